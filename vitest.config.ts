@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config'
+
+// Tests of packages read the sources (the `fireq-source` export condition); tests in `tests/` and of the apps spawn
+// the built output.
+export default defineConfig({
+  resolve: { conditions: ['fireq-source', 'node', 'import', 'default'] },
+  ssr: { resolve: { conditions: ['fireq-source', 'node', 'import', 'default'] } },
+  test: {
+    include: ['packages/**/test/**/*.test.ts', 'apps/**/test/**/*.test.ts', 'tests/**/*.test.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+  },
+})
