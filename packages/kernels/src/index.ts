@@ -1,1 +1,29 @@
-export {}
+export type {
+  Backend,
+  BackendName,
+  Executable,
+  Feeds,
+  Handle,
+  KvCache,
+  LoadOptions,
+  Results,
+  RunOptions,
+  WeightSet,
+  WeightSource,
+} from './backend.js'
+export { BackendError, ProgramError } from './errors.js'
+export type { Op, OpKind, OpOf } from './ops/index.js'
+export { ops } from './ops/index.js'
+export { ProgramBuilder } from './program/builder.js'
+export { checkProgram } from './program/check.js'
+export { type KvCacheSpec, kvBytesPerToken, kvGroupSize } from './program/kv.js'
+export { printProgram } from './program/print.js'
+export type { BufferDType, BufferSpec, Dim, Program, SymbolicDim, WeightSpec } from './program/program.js'
+export {
+  applyRewrites,
+  fuseNormQuantize,
+  fuseResidual,
+  fuseSiluMulQuantize,
+  type Rewrite,
+} from './program/rewrites.js'
+export { ReferenceBackend } from './reference/backend.js'
