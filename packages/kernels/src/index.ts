@@ -14,11 +14,12 @@ export type {
 export { BackendError, ProgramError } from './errors.js'
 export type { Op, OpKind, OpOf } from './ops/index.js'
 export { ops } from './ops/index.js'
+export type { BufferDType, BufferSpec, Dim, SymbolicDim } from './program/buffer.js'
 export { ProgramBuilder } from './program/builder.js'
 export { checkProgram } from './program/check.js'
 export { type KvCacheSpec, kvBytesPerToken, kvGroupSize } from './program/kv.js'
 export { printProgram } from './program/print.js'
-export type { BufferDType, BufferSpec, Dim, Program, SymbolicDim, WeightSpec } from './program/program.js'
+export type { Program, WeightSpec } from './program/program.js'
 export {
   applyRewrites,
   fuseNormQuantize,

@@ -3,7 +3,7 @@ import { defineOp, type FeedContext, type RunContext } from '../program/op.js'
 import { FLOAT, matrix, shaped, typed, whole } from './checks.js'
 import { FP8_MAX } from './quantize-fp8.js'
 
-interface AttentionAttrs {
+export interface AttentionAttrs {
   readonly [name: string]: number | string
   readonly layer: number
   readonly numAttentionHeads: number

@@ -1,5 +1,5 @@
+import type { BufferDType, Dim } from '../program/buffer.js'
 import type { BufferOperand, CheckContext } from '../program/op.js'
-import type { BufferDType, Dim } from '../program/program.js'
 
 const show = (shape: readonly Dim[]): string => `[${shape.join(', ')}]`
 

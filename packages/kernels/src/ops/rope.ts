@@ -1,7 +1,7 @@
 import { defineOp } from '../program/op.js'
 import { FLOAT, matrix, shaped, whole } from './checks.js'
 
-interface RopeAttrs {
+export interface RopeAttrs {
   readonly [name: string]: number
   readonly numAttentionHeads: number
   readonly numKeyValueHeads: number

@@ -1,7 +1,8 @@
 import type { Op, OpKind, OpOf } from '../ops/index.js'
+import type { BufferDType, BufferSpec, Dim } from './buffer.js'
 import { checkProgram } from './check.js'
 import type { KvCacheSpec } from './kv.js'
-import type { BufferDType, BufferSpec, Dim, Program, WeightSpec } from './program.js'
+import type { Program, WeightSpec } from './program.js'
 
 /** Writes a program line by line; `build` checks it. Names must be new; adding the same constant twice is one constant. */
 export class ProgramBuilder {

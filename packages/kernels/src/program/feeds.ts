@@ -1,7 +1,8 @@
 import type { Feeds, KvCache } from '../backend.js'
 import { BackendError } from '../errors.js'
+import type { Dim, SymbolicDim } from './buffer.js'
 import { definitionOf } from './check.js'
-import type { Dim, Program, SymbolicDim } from './program.js'
+import type { Program } from './program.js'
 
 /** The symbolic dimensions of one step. */
 export type Bindings = Readonly<Partial<Record<SymbolicDim, number>>>

@@ -1,7 +1,5 @@
-import type { KvCacheStorage } from '../reference/kv-cache.js'
-import type { ReferenceWeight } from '../reference/weights.js'
+import type { BufferDType, Dim } from './buffer.js'
 import type { KvCacheSpec } from './kv.js'
-import type { BufferDType, Dim } from './program.js'
 
 /** What an operand of an op is; a question mark lets it be left out. */
 export type Role = 'input' | 'input?' | 'output' | 'output?' | 'weight' | 'weight?' | 'constant' | 'constant?'
@@ -50,6 +48,22 @@ export interface FeedContext {
   fail(message: string): never
 }
 
+/** A weight as an op's reference implementation reads it: row by row, in exact FP64 values. */
+export interface ReferenceWeight {
+  readonly shape: readonly number[]
+  /** Writes row n (the whole vector, for a weight of rank 1) without its channel scale. */
+  decodeRow(n: number, out: Float64Array): void
+  channelScale(n: number): number
+}
+
+/** A cache as an op's reference implementation uses it: a vector of headDim values per layer, slot and head. */
+export interface ReferenceKv {
+  readonly spec: KvCacheSpec
+  readonly pageSize: number
+  write(side: 'key' | 'value', layer: number, slot: number, head: number, x: Float32Array): void
+  read(side: 'key' | 'value', layer: number, slot: number, head: number, out: Float32Array): void
+}
+
 /**
  * What an op's reference implementation works on. A floating-point buffer is a Float32Array whatever its type: it holds
  * values of that type, and the backend rounds outputs to theirs after `run` returns.
@@ -61,7 +75,7 @@ export interface RunContext {
   shape(role: string): readonly number[]
   weight(role: string): ReferenceWeight
   constant(role: string): Float32Array
-  kv(): KvCacheStorage
+  kv(): ReferenceKv
   /** Throws if the run was aborted; long loops call it once a row. */
   checkAborted(): void
 }

@@ -12,11 +12,12 @@ import type {
 } from '../backend.js'
 import { BackendError } from '../errors.js'
 import type { Op } from '../ops/index.js'
+import type { BufferSpec } from '../program/buffer.js'
 import { checkProgram, definitionOf } from '../program/check.js'
 import { type Bindings, bindFeeds, elementCount, resolveShape } from '../program/feeds.js'
 import type { KvCacheSpec } from '../program/kv.js'
 import type { RunContext } from '../program/op.js'
-import type { BufferSpec, Program, WeightSpec } from '../program/program.js'
+import type { Program, WeightSpec } from '../program/program.js'
 import { KvCacheStorage } from './kv-cache.js'
 import { loadReferenceWeights, ReferenceWeights } from './weights.js'
 

@@ -1,10 +1,11 @@
 import type { KvCache } from '../backend.js'
 import { BackendError } from '../errors.js'
 import { type KvCacheSpec, kvGroupSize } from '../program/kv.js'
+import type { ReferenceKv } from '../program/op.js'
 import { roundKvGroup } from './kv-format.js'
 
 /** Keys and values as the cache's format gives them back, kept in FP32: for reading, not for saving memory. */
-export class KvCacheStorage implements KvCache {
+export class KvCacheStorage implements KvCache, ReferenceKv {
   readonly spec: KvCacheSpec
   readonly pages: number
   readonly pageSize: number

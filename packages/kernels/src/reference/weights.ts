@@ -1,15 +1,8 @@
 import { bf16BitsToF32, concatRows, e4m3BitsToF32, f16BitsToF32, roundE4m3, type Tensor } from '@fireq/formats'
 import type { LoadOptions, WeightSet, WeightSource } from '../backend.js'
 import { BackendError } from '../errors.js'
+import type { ReferenceWeight } from '../program/op.js'
 import type { WeightSpec } from '../program/program.js'
-
-/** A weight as an op's reference implementation reads it: row by row, in exact FP64 values. */
-export interface ReferenceWeight {
-  readonly shape: readonly number[]
-  /** Writes row n (the whole vector, for a weight of rank 1) without its channel scale. */
-  decodeRow(n: number, out: Float64Array): void
-  channelScale(n: number): number
-}
 
 export function referenceWeight(tensor: Tensor): ReferenceWeight {
   if (tensor.kind === 'dense') {
