@@ -1,1 +1,5 @@
-export {}
+export type { Accumulator } from './statistics/accumulator.js'
+export { ChannelStatistics, type ChannelSummary } from './statistics/channels.js'
+export { type HistogramBin, type HistogramSummary, MagnitudeHistogram } from './statistics/histogram.js'
+export { KeyStatistics, type KeySummary } from './statistics/keys.js'
+export { calibrationWindows, type WindowOptions } from './windows.js'
