@@ -139,6 +139,10 @@ function checkBatch(ctx: FeedContext): void {
   if (!ends || !lengths || !table) return
   const { pages, pageSize } = ctx.kv()
   const columns = ends.length === 0 ? 0 : table.length / ends.length
+  const tokens = ctx.shape('q')[0] as number
+  if ((ends.at(-1) ?? 0) !== tokens) {
+    ctx.fail(`the sequences end at token ${ends.at(-1) ?? 0}, but the step has ${tokens} tokens`)
+  }
   ends.forEach((end, s) => {
     const queries = end - (s === 0 ? 0 : ends[s - 1]!)
     const length = lengths[s]!
