@@ -133,7 +133,7 @@ describe('rope', () => {
       [q!, [...head(1), ...head(5)]],
       [k!, head(9)],
     ] as const) {
-      expected.forEach((value, i) => expect(actual[i]).toBeCloseTo(value, 4))
+      for (const [i, value] of expected.entries()) expect(actual[i]).toBeCloseTo(value, 4)
     }
     expect([...v!]).toEqual([13, 14, 15, 16])
   })
