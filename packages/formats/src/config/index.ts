@@ -1,0 +1,5 @@
+export { ConfigError } from './config-error.js'
+export { MODEL_FAMILIES, type ModelFamily, modelTensors, parseModelConfig } from './families.js'
+export { parseLlamaConfig } from './llama.js'
+export type * from './llama-config.js'
+export { llamaTensors, type ModelTensor, type ModelTensorGroup } from './llama-tensors.js'
