@@ -1,1 +1,12 @@
-export {}
+export { type ChannelScaling, channelScales } from './channel-scales.js'
+export { type ChannelWiseOptions, channelWiseScaling } from './channel-wise.js'
+export { type KeyStatistics, scaleStatistics, selectOutlierPairs } from './key-statistics.js'
+export type { LayerGeometry, LayerWeights, Matrix } from './layer.js'
+export { type FoldingPlan, type FoldingStep, printPlan, type ScaleSummary } from './plan.js'
+export { type PostRopeOptions, postRopeScaling } from './post-rope.js'
+export { type PreRopeOptions, preRopeNormalization, preRopeScales } from './pre-rope.js'
+export { presets, type SmoothingRecipe } from './recipe.js'
+export { type SmoothedLayer, smoothLayer } from './smooth-layer.js'
+export { tiedPartnerScales, tiedPartnerScaling } from './tied-partner.js'
+export type { Smoothed } from './transform.js'
+export { valueMultiplier } from './value-multiplier.js'
