@@ -1,3 +1,4 @@
+export * from './checkpoint/index.js'
 export * from './config/index.js'
 export { AtomicFile, writeFileAtomic } from './files/atomic.js'
 export * from './int4/compressed.js'

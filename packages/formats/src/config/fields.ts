@@ -18,9 +18,11 @@ export function boolean(): z.ZodType<boolean> {
 }
 
 /** One of the given values and no other. */
-export function oneOf<const T extends string | number | boolean | null>(...values: readonly T[]): z.ZodType<T> {
+export function oneOf<const T extends readonly (string | number | boolean | null)[]>(
+  ...values: T
+): z.ZodType<T[number]> {
   const names = values.map((value) => JSON.stringify(value)).join(' or ')
-  return z.literal(values, { error: names })
+  return z.literal<T[number]>(values, { error: names })
 }
 
 /** A field that may be missing, or null as Python writes it. */

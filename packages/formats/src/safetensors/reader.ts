@@ -37,6 +37,10 @@ export class SafetensorsFile implements TensorStore {
     return info
   }
 
+  fileOf(_name: string): string {
+    return this.path
+  }
+
   async read(name: string): Promise<Uint8Array> {
     return this.readRange(name, 0, this.info(name).bytes)
   }

@@ -72,6 +72,10 @@ class ShardedStore implements TensorStore {
     return this.#fileOf(name).info(name)
   }
 
+  fileOf(name: string): string {
+    return this.#fileOf(name).path
+  }
+
   async read(name: string): Promise<Uint8Array> {
     return this.#fileOf(name).read(name)
   }

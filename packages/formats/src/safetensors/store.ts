@@ -8,6 +8,8 @@ export interface TensorStore extends AsyncDisposable {
   has(name: string): boolean
   /** @throws SafetensorsError where there is no such tensor */
   info(name: string): TensorInfo
+  /** The path of the file that holds a tensor, for messages. */
+  fileOf(name: string): string
   /** All bytes of a tensor, at the start of a buffer of their own, so that a view of any type is aligned. */
   read(name: string): Promise<Uint8Array>
   /** The bytes `byteStart … byteEnd` (end excluded) of a tensor, counted from its first, in a buffer of their own. */

@@ -1,0 +1,3 @@
+export { CheckpointError } from './error.js'
+export { type FireqMetadata, parseFireqMetadata, readFireqMetadata, type WeightFormat } from './metadata.js'
+export { type ModelSource, openModel } from './open-model.js'
