@@ -1,3 +1,4 @@
+import { seededUniform } from '@fireq/model'
 import { checkPositive } from './statistics/accumulator.js'
 
 export interface WindowOptions {
@@ -31,22 +32,11 @@ export function calibrationWindows(ids: Int32Array, { count, length, seed = 0 }:
 
 /** The first `count` of a shuffled 0 … total − 1 (Fisher–Yates). */
 function firstOfShuffle(total: number, count: number, seed: number): number[] {
-  const random = randomNumbers(seed)
+  const random = seededUniform(seed)
   const order = Uint32Array.from({ length: total }, (_, i) => i)
   for (let i = 0; i < count; i++) {
     const j = i + Math.floor(random() * (total - i))
     ;[order[i], order[j]] = [order[j], order[i]]
   }
   return [...order.subarray(0, count)]
-}
-
-/** Mulberry32 (Tommy Ettinger, public domain): numbers in [0, 1) from a seed of 32 bits, the same on every machine. */
-function randomNumbers(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
 }

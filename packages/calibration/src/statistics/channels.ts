@@ -1,7 +1,7 @@
 import { type Accumulator, checkFinite, checkPositive, countRows } from './accumulator.js'
 
 /** Per channel of an activation [T, columns]; all zero if no row was seen. */
-export interface ChannelSummary {
+export interface ChannelStatistics {
   /** T, over all batches. */
   readonly rows: number
   /** max |x|, [columns]. */
@@ -13,7 +13,7 @@ export interface ChannelSummary {
 }
 
 /** Magnitudes by channel, summed in FP64. */
-export class ChannelStatistics implements Accumulator<ChannelSummary> {
+export class ChannelAccumulator implements Accumulator<ChannelStatistics> {
   readonly #columns: number
   readonly #max: Float64Array
   readonly #sum: Float64Array
@@ -43,7 +43,7 @@ export class ChannelStatistics implements Accumulator<ChannelSummary> {
     checkFinite(sum, this.#rows) // a NaN never passes a maximum, but it stays in a sum
   }
 
-  summary(): ChannelSummary {
+  summary(): ChannelStatistics {
     const rows = Math.max(this.#rows, 1)
     return {
       rows: this.#rows,

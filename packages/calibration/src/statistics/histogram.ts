@@ -7,7 +7,7 @@ export interface HistogramBin {
   readonly count: number
 }
 
-export interface HistogramSummary {
+export interface Histogram {
   /** Values seen, zeros included. */
   readonly count: number
   readonly zeros: number
@@ -26,7 +26,7 @@ const NOT_FINITE = 255 << FRACTION_BITS
  * How often each magnitude occurs, in four bins an octave over all of FP32: a bin's number is the exponent and the first
  * two fraction bits of the number itself, so that binning is a shift and histograms of different activations line up.
  */
-export class MagnitudeHistogram implements Accumulator<HistogramSummary> {
+export class HistogramAccumulator implements Accumulator<Histogram> {
   readonly #counts = new Float64Array(BINS)
   #zeros = 0
 
@@ -42,7 +42,7 @@ export class MagnitudeHistogram implements Accumulator<HistogramSummary> {
     }
   }
 
-  summary(): HistogramSummary {
+  summary(): Histogram {
     const first = this.#counts.findIndex((count) => count > 0)
     const last = this.#counts.findLastIndex((count) => count > 0)
     const bins: HistogramBin[] = []

@@ -1,21 +1,21 @@
 import { type Accumulator, checkFinite, checkPositive, countRows } from './accumulator.js'
 
 /** What FireQ's key smoothing needs (arXiv 2505.20839), per key-value head, over all tokens seen. */
-export interface KeySummary {
+export interface KeyStatistics {
   /** T, over all batches. */
   readonly rows: number
   /** max √(k_i² + k_{i+D/2}²), [numKeyValueHeads · headDim/2]. RoPE rotates the pair, so it is the same before and after. */
-  readonly pairMax: Float32Array
+  readonly pairNorm: Float32Array
   /** max |k_i| after RoPE, [numKeyValueHeads · headDim]. */
-  readonly absMax: Float32Array
+  readonly postRopeAbsMax: Float32Array
 }
 
 /** Keys after RoPE, [T, numKeyValueHeads · headDim], in Hugging Face's half-split order: channel i pairs with i + headDim/2. */
-export class KeyStatistics implements Accumulator<KeySummary> {
+export class KeyAccumulator implements Accumulator<KeyStatistics> {
   readonly #headDim: number
   readonly #columns: number
-  readonly #pairMax: Float64Array
-  readonly #absMax: Float64Array
+  readonly #pairNorm: Float64Array
+  readonly #postRopeAbsMax: Float64Array
   #rows = 0
 
   constructor(numKeyValueHeads: number, headDim: number) {
@@ -24,8 +24,8 @@ export class KeyStatistics implements Accumulator<KeySummary> {
     if (headDim % 2 !== 0) throw new RangeError(`Expected an even headDim but received ${headDim}`)
     this.#headDim = headDim
     this.#columns = numKeyValueHeads * headDim
-    this.#pairMax = new Float64Array(this.#columns / 2)
-    this.#absMax = new Float64Array(this.#columns)
+    this.#pairNorm = new Float64Array(this.#columns / 2)
+    this.#postRopeAbsMax = new Float64Array(this.#columns)
   }
 
   add(values: Float32Array): void {
@@ -35,19 +35,19 @@ export class KeyStatistics implements Accumulator<KeySummary> {
       const column = head % this.#columns
       for (let i = 0; i < half; i++) {
         const [a, b] = [values[head + i], values[head + half + i]]
-        this.#absMax[column + i] = Math.max(this.#absMax[column + i], Math.abs(a))
-        this.#absMax[column + half + i] = Math.max(this.#absMax[column + half + i], Math.abs(b))
-        this.#pairMax[column / 2 + i] = Math.max(this.#pairMax[column / 2 + i], Math.sqrt(a * a + b * b))
+        this.#postRopeAbsMax[column + i] = Math.max(this.#postRopeAbsMax[column + i], Math.abs(a))
+        this.#postRopeAbsMax[column + half + i] = Math.max(this.#postRopeAbsMax[column + half + i], Math.abs(b))
+        this.#pairNorm[column / 2 + i] = Math.max(this.#pairNorm[column / 2 + i], Math.sqrt(a * a + b * b))
       }
     }
-    checkFinite(this.#absMax, this.#rows) // Math.max keeps a NaN
+    checkFinite(this.#postRopeAbsMax, this.#rows) // Math.max keeps a NaN
   }
 
-  summary(): KeySummary {
+  summary(): KeyStatistics {
     return {
       rows: this.#rows,
-      pairMax: Float32Array.from(this.#pairMax),
-      absMax: Float32Array.from(this.#absMax),
+      pairNorm: Float32Array.from(this.#pairNorm),
+      postRopeAbsMax: Float32Array.from(this.#postRopeAbsMax),
     }
   }
 }

@@ -1,0 +1,62 @@
+import { SCALE_SEARCHES, type ScaleSearchName } from '@fireq/formats'
+import { z } from 'zod'
+import { boolean, object, oneOf, whole } from '../recipe/fields.js'
+import { definePart } from '../recipe/part.js'
+
+/** The fields of weight rounding, without defaults: overrides give only those that differ. */
+export const weightFields = {
+  /** Input features that share a scale. */
+  groupSize: whole(2, 65_536),
+  /** The type of the group scales. */
+  scale: oneOf('bf16', 'e4m3'),
+  /** The exponent of the factor 2^i that keeps E4M3 scales out of underflow. */
+  tensorScale: z.union([oneOf('auto', 'off'), whole(0, 14)], { error: '"auto", "off" or a whole number from 0 to 14' }),
+  /** Emulate kernels that decode through a table of FP8 products. */
+  lookupRounding: boolean(),
+  /** How a group's scale is chosen. */
+  search: oneOf(...(Object.keys(SCALE_SEARCHES) as ScaleSearchName[])),
+}
+
+/** How one tensor is rounded. */
+export interface WeightOptions {
+  readonly groupSize: number
+  readonly scale: 'bf16' | 'e4m3'
+  readonly tensorScale: 'auto' | 'off' | number
+  readonly lookupRounding: boolean
+  readonly search: ScaleSearchName
+}
+
+/** Fields as written in a recipe, with the rest filled in: a tensor scale is chosen where there are E4M3 scales. */
+export function completeWeights(given: Partial<WeightOptions>): WeightOptions {
+  const { groupSize = 128, scale = 'bf16', lookupRounding = false, search = 'absmax' } = given
+  return {
+    groupSize,
+    scale,
+    tensorScale: given.tensorScale ?? (scale === 'e4m3' ? 'auto' : 'off'),
+    lookupRounding,
+    search,
+  }
+}
+
+/** What is wrong with a combination of fields, or undefined. */
+export function weightsProblem({ groupSize, scale, tensorScale }: WeightOptions): string | undefined {
+  if (groupSize % 8 !== 0) return `expected a multiple of 8 for groupSize but received ${groupSize}`
+  if (scale !== 'e4m3' && tensorScale !== 'off' && tensorScale !== 0) {
+    return `expected tensorScale to be "off" with ${scale} scales, which need none, but received ${JSON.stringify(tensorScale)}`
+  }
+  return undefined
+}
+
+/** INT4 groups: how the weights of the decoder layers' linears are rounded. */
+export const weights = definePart({
+  key: 'weights',
+  schema: object(weightFields)
+    .partial()
+    .default({})
+    .transform((given, context) => {
+      const options = completeWeights(given)
+      const message = weightsProblem(options)
+      if (message !== undefined) context.addIssue({ code: 'custom', message })
+      return options
+    }),
+})
