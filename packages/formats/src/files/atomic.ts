@@ -68,9 +68,13 @@ export class AtomicFile implements AsyncDisposable {
 
 /** Writes a whole file so that it is there completely or not at all. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array, overwrite = false): Promise<void> {
-  await using file = await AtomicFile.create(path, overwrite)
-  await file.handle.writeFile(data)
-  await file.commit()
+  const file = await AtomicFile.create(path, overwrite)
+  try {
+    await file.handle.writeFile(data)
+    await file.commit()
+  } finally {
+    await file.abort()
+  }
 }
 
 async function refuseExisting(path: string): Promise<void> {

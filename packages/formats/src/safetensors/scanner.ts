@@ -81,11 +81,11 @@ export class HeaderScanner {
     const next = text[end]
     const leadingZero = digits.length > 1 && digits.charCodeAt(0) === ZERO
     if (digits === '' || leadingZero || next === '.' || next === 'e' || next === 'E') {
-      this.#fail(`Expected a non-negative integer for ${what} but received ${this.#shown(start)}`)
+      this.#fail(`Expected a non-negative integer for ${what} but received ${this.#shown(start, /[,\]}\s]/)}`)
     }
     const value = Number(digits)
     if (value > Number.MAX_SAFE_INTEGER) {
-      this.#fail(`Expected an integer below 2^53 for ${what} but received ${this.#shown(start)}`)
+      this.#fail(`Expected an integer below 2^53 for ${what} but received ${this.#shown(start, /[,\]}\s]/)}`)
     }
     this.#position = end
     return value
@@ -123,8 +123,10 @@ export class HeaderScanner {
     if (!this.#accept(char)) this.#fail(`Expected ${char} for ${what} but received ${this.#shown(this.#position)}`)
   }
 
-  #shown(position: number): string {
-    const excerpt = this.#text.slice(position, position + 20)
+  /** What stands at `position`, in words: up to 20 characters, or fewer before the first `delimiter`. */
+  #shown(position: number, delimiter?: RegExp): string {
+    const following = this.#text.slice(position, position + 20)
+    const excerpt = (delimiter && following.split(delimiter, 1)[0]) || following
     return excerpt === ''
       ? 'the end of the header'
       : `${JSON.stringify(excerpt)} at character ${position} of the header`
