@@ -28,16 +28,19 @@ export type FoldingPlan = readonly FoldingStep[]
 /** The plan as a table for people to read, one line per step. */
 export function printPlan(plan: FoldingPlan): string {
   if (plan.length === 0) return 'nothing folded'
-  const header = ['what', 'rule', 'producer', 'consumer', 'axis', 'min s', 'max s', 'count', 'left alone']
+  const header = ['what', 'rule', 'producer', 'consumer', 'over', 'range of s', 'left alone']
   const rows = plan.map(({ what, rule, producer, consumer, axis, scale }) => [
-    ...[what, rule, producer, consumer, axis],
-    ...[scale.min, scale.max].map((s) => Number(s.toPrecision(4)).toString()),
-    ...[scale.count, scale.leftAlone].map(String),
+    ...[what, rule, producer, consumer, `${scale.count} ${axis}`],
+    scale.min === scale.max ? short(scale.min) : `${short(scale.min)} … ${short(scale.max)}`,
+    String(scale.leftAlone),
   ])
   const widths = header.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c].length)))
   const line = (row: string[]) =>
-    row.map((cell, c) => (c < 5 ? cell.padEnd(widths[c]) : cell.padStart(widths[c]))).join('  ')
-  return [line(header), widths.map((width) => '─'.repeat(width)).join('──'), ...rows.map(line)].join('\n')
+    row
+      .map((cell, c) => cell.padEnd(widths[c]))
+      .join('  ')
+      .trimEnd()
+  return [line(header), widths.map((width) => '─'.repeat(width)).join('  '), ...rows.map(line)].join('\n')
 }
 
 export function summarize(scale: Float64Array | Float32Array): ScaleSummary {
@@ -48,4 +51,8 @@ export function summarize(scale: Float64Array | Float32Array): ScaleSummary {
     if (s === 1) summary.leftAlone++
   }
   return summary
+}
+
+function short(s: number): string {
+  return Number(s.toPrecision(3)).toString()
 }

@@ -39,8 +39,8 @@ export function postRopeScaling(
       {
         what: 'post-RoPE scaling',
         rule: `s = ${beta} / max|K|, top ${topK} and partners`,
-        producer: 'keys × s, at run time',
-        consumer: 'queries ÷ s, at run time',
+        producer: 'keys × s, online',
+        consumer: 'queries ÷ s, online',
         axis: 'key channels',
         scale: summarize(keyScale),
       },

@@ -9,7 +9,7 @@ export const geometries: Record<string, LayerGeometry> = {
 }
 
 export function geometry(numAttentionHeads: number, numKeyValueHeads: number, headDim: number): LayerGeometry {
-  return { hiddenSize: 48, numAttentionHeads, numKeyValueHeads, headDim, intermediateSize: 80 }
+  return { hiddenSize: 24, numAttentionHeads, numKeyValueHeads, headDim, intermediateSize: 40 }
 }
 
 /** Normal weights with outlier input channels, outlier key channels, and, if asked for, biases. */
@@ -52,7 +52,7 @@ export function randomLayer(g: LayerGeometry, seed = 1, biases = false): LayerWe
   }
 }
 
-export function randomTokens(g: LayerGeometry, seed = 2, tokens = 5): number[][] {
+export function randomTokens(g: LayerGeometry, seed = 2, tokens = 4): number[][] {
   const normal = normals(seed)
   return Array.from({ length: tokens }, () => Array.from({ length: g.hiddenSize }, normal))
 }
