@@ -20,6 +20,11 @@ export interface LayerLinears {
   readonly down: LinearSpec
 }
 
+/** The linears of a layer in the order of the forward pass. */
+export function linearsOf({ qkv, o, gateUp, down }: LayerLinears): LinearSpec[] {
+  return [qkv, o, gateUp, down]
+}
+
 export function llamaLinears(config: LlamaConfig, layer: number): LayerLinears {
   const { hiddenSize, intermediateSize, headDim, numAttentionHeads, numKeyValueHeads } = config
   const linear = (name: string, shape: readonly [number, number], modules: string[], bias: boolean): LinearSpec => {

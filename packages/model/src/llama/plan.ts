@@ -1,6 +1,6 @@
 import type { FireqMetadata, KvFormat, LlamaConfig } from '@fireq/formats'
 import { ModelError } from '../errors.js'
-import type { LayerLinears } from './linears.js'
+import { type LayerLinears, type LinearSpec, linearsOf } from './linears.js'
 
 /** In which types a model runs: what a checkpoint's config doesn't say. */
 export interface LlamaPlan {
@@ -46,8 +46,8 @@ function quantizedPlan(
 ): LlamaPlan {
   const unquantizedLinears: string[] = []
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
-    for (const { name, parts } of Object.values(layerLinears(config, layer)) as LayerLinears['qkv'][]) {
-      if (!parts.some((part) => Object.hasOwn(weights, part))) unquantizedLinears.push(name)
+    for (const linear of linearsOf(layerLinears(config, layer))) {
+      if (!isQuantized(linear, weights)) unquantizedLinears.push(linear.name)
     }
   }
   return {
@@ -59,6 +59,23 @@ function quantizedPlan(
     ...(keyScale && { keyScale: keyScale.map((scales) => Float32Array.from(scales)) }),
     ...(unquantizedLinears.length > 0 && { unquantizedLinears }),
   }
+}
+
+/** Parts of one linear are one matrix: all in INT4 of one kind, or none. */
+function isQuantized({ name, parts }: LinearSpec, weights: FireqMetadata['weights']): boolean {
+  const kind = (part: string): string => {
+    const format = Object.hasOwn(weights, part) ? weights[part]! : undefined
+    return format
+      ? `INT4 with ${format.scale} scales${format.lookupRounding ? ' and look-up rounding' : ''}`
+      : 'not INT4'
+  }
+  const odd = parts.find((part) => kind(part) !== kind(parts[0]!))
+  if (odd !== undefined) {
+    throw new ModelError(
+      `Expected the parts of ${name} to be alike but '${parts[0]}' is ${kind(parts[0]!)} and '${odd}' is ${kind(odd)}`,
+    )
+  }
+  return Object.hasOwn(weights, parts[0]!)
 }
 
 /** Throws a ModelError if a plan's key scales don't fit the model. */
