@@ -9,7 +9,7 @@ export interface TensorSpec {
   readonly shape: readonly number[]
 }
 
-export interface Layout {
+interface Layout {
   /** The length and the header, all bytes before the data. */
   readonly prefix: Uint8Array
   readonly tensors: ReadonlyMap<string, TensorInfo>
