@@ -1,1 +1,5 @@
-export {}
+export { QuantizeError, RecipeError } from './errors.js'
+export type { WeightOptions } from './parts/weights.js'
+export { type WeightChoice, weightChoice } from './plan/weight-choice.js'
+export { loadRecipe, recipeNames } from './recipe/builtin.js'
+export { parseRecipe, type Recipe, type RecipeInput, readRecipe } from './recipe/recipe.js'

@@ -21,7 +21,7 @@ const match = z
 export const overrides = definePart({
   key: 'overrides',
   schema: z
-    .array(object({ match, skip: boolean().default(false), ...object(weightFields).partial().shape }), {
+    .array(object({ match, skip: boolean().optional(), ...object(weightFields).partial().shape }), {
       error: 'a list',
     })
     .default([]),
