@@ -3,7 +3,7 @@ import { Utf8IncrementalDecoder } from './incremental-decoder.js'
 import type { AddedToken, DecodeOptions, EncodeOptions, IncrementalDecoder, SubwordModel, Tokenizer } from './types.js'
 
 /** What a tokenizer file says. */
-export interface TokenizerParts {
+interface TokenizerParts {
   model: SubwordModel
   /** Tokens matched before the model; their ids may be the model's or follow them. */
   addedTokens: readonly AddedToken[]

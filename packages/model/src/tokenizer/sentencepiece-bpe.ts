@@ -14,7 +14,7 @@ export interface DummyPrefix {
   unlessSpaced: boolean
 }
 
-export interface SentencePieceOptions {
+interface SentencePieceOptions {
   /** Each id's piece, spaces as marks. */
   pieces: readonly string[]
   pairs: PairTable

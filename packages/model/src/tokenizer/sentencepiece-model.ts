@@ -11,7 +11,7 @@ export interface SentencePiece {
   type: 'normal' | 'unknown' | 'control' | 'byte'
 }
 
-export interface SentencePieceModel {
+interface SentencePieceModel {
   pieces: SentencePiece[]
   bosId: number
   eosId: number

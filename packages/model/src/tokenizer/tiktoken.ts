@@ -23,7 +23,7 @@ export function parseTiktoken(file: Uint8Array): Tokenizer {
 }
 
 /** The names of ids 128000 to 128255, from Llama 3.1 on. */
-export function llama3SpecialTokens(): string[] {
+function llama3SpecialTokens(): string[] {
   const named = new Map([
     [0, 'begin_of_text'],
     [1, 'end_of_text'],

@@ -61,7 +61,7 @@ export interface TokenizerJson {
   pre_tokenizer: object | null
   post_processor: object | null
   decoder: object
-  model: { vocab: Record<string, number>; merges: (string | string[])[] }
+  model: { vocab: Record<string, number>; merges: (string | string[])[]; [setting: string]: unknown }
 }
 
 /** It as the value of a `tokenizer.json`; spread and change it. */
@@ -113,7 +113,7 @@ const CONTROL = 3
 const BYTE = 6
 
 /** Settings of the little SentencePiece model, and pieces to add to it, for files with a fault. */
-export interface SentencePieceFault {
+interface SentencePieceFault {
   modelType?: number
   byteFallback?: number
   bosId?: number
