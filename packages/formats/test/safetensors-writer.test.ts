@@ -180,7 +180,11 @@ describe('a killed writer', () => {
     const output = join(await temporaryDirectory(), 'model')
     const script = `
       import { runnerImport } from 'vite'
-      const { module } = await runnerImport('./src/index.ts', { configFile: false, logLevel: 'error' })
+      const { module } = await runnerImport('./src/safetensors/sharded-writer.ts', {
+        configFile: false,
+        logLevel: 'error',
+        esbuild: { target: 'node20' },
+      })
       const specs = ['a', 'b'].map((name) => ({ name, dtype: 'u8', shape: [1000] }))
       const writer = await module.createShardedSafetensors(process.argv[1], specs, { maxShardBytes: 1000 })
       await writer.write('a', new Uint8Array(1000))
