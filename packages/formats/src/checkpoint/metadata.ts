@@ -50,7 +50,8 @@ const kvSchema: z.ZodType<KvFormat> = z.discriminatedUnion(
   { error: 'an object whose dtype is "f32", "bf16" or "int4"' },
 )
 
-const weightSchema: z.ZodType<WeightFormat> = z.strictObject(
+/** Also in the journal of a model being written. */
+export const weightFormatSchema: z.ZodType<WeightFormat> = z.strictObject(
   {
     scale: oneOf('bf16', 'e4m3'),
     tensorScaleExponent: integer(0, MAX_TENSOR_SCALE_EXPONENT).optional(),
@@ -69,7 +70,7 @@ const metadataSchema: z.ZodType<FireqMetadata> = z.strictObject(
     queries: oneOf('e4m3', 'none'),
     probabilities: oneOf('e4m3', 'f32'),
     kv: kvSchema,
-    weights: z.record(z.string(), weightSchema, { error: 'an object' }),
+    weights: z.record(z.string(), weightFormatSchema, { error: 'an object' }),
     keyScale: keyScaleSchema.optional(),
     recipe: z.unknown().optional(),
     provenance: z.record(z.string(), z.unknown(), { error: 'an object' }).optional(),

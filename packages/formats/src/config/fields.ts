@@ -22,7 +22,7 @@ export function oneOf<const T extends readonly (string | number | boolean | null
   ...values: T
 ): z.ZodType<T[number]> {
   const names = values.map((value) => JSON.stringify(value)).join(' or ')
-  return z.literal<T[number]>(values, { error: names })
+  return z.literal(values, { error: names })
 }
 
 /** A field that may be missing, or null as Python writes it. */

@@ -86,7 +86,7 @@ async function refuseExisting(path: string): Promise<void> {
 }
 
 /** Makes a rename durable. Windows can't sync a directory, and doesn't need to. */
-async function syncDirectory(path: string): Promise<void> {
+export async function syncDirectory(path: string): Promise<void> {
   if (process.platform === 'win32') return
   const handle = await open(path, 'r')
   try {
