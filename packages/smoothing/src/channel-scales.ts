@@ -1,5 +1,6 @@
-import { checkFactor, notFinite } from './check.js'
+import { checkFactor } from './check.js'
 import type { Matrix } from './layer.js'
+import { checkFinite } from './matrix.js'
 import { factorTowards } from './transform.js'
 
 /** Channel-wise scaling: type 0 is s = c, type 1 s = c / max|W|, type 2 s = c / mean|W|; c is the constant. */
@@ -34,7 +35,7 @@ export function channelScales(
   const channelOf = ties ?? Int32Array.from({ length: columns }, (_, c) => c)
   const channels = channelOf.reduce((most, channel) => Math.max(most, channel), -1) + 1
   if (type === 0) return new Float64Array(channels).fill(constant)
-  const statistics = (type === 1 ? channelMax : channelMean)(matrices, channelOf, channels)
+  const statistics = channelStatistics(type, matrices, channelOf, channels)
   return statistics.map((statistic) => factorTowards(constant, statistic))
 }
 
@@ -55,39 +56,37 @@ function sharedColumns(where: string, matrices: Readonly<Record<string, Matrix>>
   return first[1].columns
 }
 
-function channelMax(matrices: Readonly<Record<string, Matrix>>, channelOf: Int32Array, channels: number): Float64Array {
-  const max = new Float64Array(channels)
-  forEachMagnitude(matrices, (magnitude, column) => {
-    const channel = channelOf[column]
-    if (magnitude > max[channel]) max[channel] = magnitude
-  })
-  return max
-}
-
-function channelMean(
+/** max|W| (type 1) or mean|W| (type 2) of every channel. */
+function channelStatistics(
+  type: 1 | 2,
   matrices: Readonly<Record<string, Matrix>>,
   channelOf: Int32Array,
   channels: number,
 ): Float64Array {
-  const sum = new Float64Array(channels)
-  forEachMagnitude(matrices, (magnitude, column) => {
-    sum[channelOf[column]] += magnitude
-  })
-  const columnsPerChannel = channelOf.length / channels
-  const rows = Object.values(matrices).reduce((total, matrix) => total + matrix.rows, 0)
-  return sum.map((total) => total / (rows * columnsPerChannel))
+  const statistics = new Float64Array(channels)
+  let rows = 0
+  for (const [name, matrix] of Object.entries(matrices)) {
+    checkFinite(name, matrix)
+    if (type === 1) takeMaxima(statistics, matrix, channelOf)
+    else addMagnitudes(statistics, matrix, channelOf)
+    rows += matrix.rows
+  }
+  if (type === 1) return statistics
+  const weightsPerChannel = rows * (channelOf.length / channels)
+  return statistics.map((sum) => sum / weightsPerChannel)
 }
 
-function forEachMagnitude(
-  matrices: Readonly<Record<string, Matrix>>,
-  visit: (magnitude: number, column: number) => void,
-): void {
-  for (const [name, { rows, columns, data }] of Object.entries(matrices)) {
-    for (let r = 0, i = 0; r < rows; r++) {
-      for (let c = 0; c < columns; c++, i++) {
-        if (!Number.isFinite(data[i])) throw notFinite(`${name}[${r}, ${c}]`, data[i])
-        visit(Math.abs(data[i]), c)
-      }
+function takeMaxima(max: Float64Array, { rows, columns, data }: Matrix, channelOf: Int32Array): void {
+  for (let r = 0, i = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++, i++) {
+      const magnitude = Math.abs(data[i])
+      if (magnitude > max[channelOf[c]]) max[channelOf[c]] = magnitude
     }
+  }
+}
+
+function addMagnitudes(sum: Float64Array, { rows, columns, data }: Matrix, channelOf: Int32Array): void {
+  for (let r = 0, i = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++, i++) sum[channelOf[c]] += Math.abs(data[i])
   }
 }
