@@ -1,0 +1,45 @@
+"""Launches the GEMM kernels of a cubin on PyTorch tensors (the host side of ../gemm_large.cuh)."""
+import struct
+
+import torch
+from driver import BF16, UINT8, Module, tensor_map
+
+SMS = 132
+
+
+def pointer(tensor):
+    return struct.pack("<Q", tensor.data_ptr())
+
+
+class GemmLarge:
+    def __init__(self, module: Module, name, sweep=16):
+        self.kernel, self.sweep, self.name = module.kernel(name), sweep, name
+        self.info = self.kernel.info
+
+    def prepare(self, x8, packed, token_scale, out):
+        """A launch of out[M, N] = …, its tensor maps encoded once."""
+        (m, k), n, info = x8.shape, out.shape[1], self.info
+        params = tensor_map(x8, UINT8, k, m, 128, info.tokens // info.cluster) + tensor_map(out, BF16, n, m, 64, 32)
+        params += pointer(packed) + pointer(token_scale) + struct.pack("<4i", m, n, k, self.sweep)
+        params += b"\0" * (-len(params) % 64)
+        per_cluster = info.features * info.cluster
+        tiles = -(-m // info.tokens) * -(-n // per_cluster)
+        grid = min(tiles, SMS // info.cluster) * info.cluster
+        return lambda: self.kernel.launch((grid, 1, 1), params)
+
+
+def reference(x8, token_scale, codes, scale, rows=None):
+    """Exact result in float64 → float64 [M, N]."""
+    from weights import dequantize
+
+    w = dequantize(codes, scale)
+    return (x8.double() * token_scale.double()[:, None]) @ w.t()
+
+
+def relative_error(out, ref):
+    return ((out.double() - ref).norm() / ref.norm()).item()
+
+
+def poison(out):
+    out.fill_(float("nan"))
+    return out

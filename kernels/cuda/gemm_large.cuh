@@ -1,0 +1,327 @@
+// INT4 weights × FP8 activations for many tokens (M ≥ 256): D[M, N] = (x8 · diag(tokenScale))[M, K] · W[N, K]ᵀ in BF16.
+//
+// Two multiplying warpgroups own kRowBlocks × 64 features each; a third fetches. Group scales are exact and need no
+// second accumulator: before group g is added, the accumulator is multiplied by scale(g−1) / scale(g), and the last scale
+// goes to the epilogue. While one 64-row accumulator is rescaled the other one multiplies.
+//
+// * Blocks of a cluster take neighbouring features of the same tokens, and each fetches a part of the activation tile
+//   for all of them: L2 gives a third less.
+// * The second warpgroup runs a few groups behind the first, so that each one's epilogue is hidden under the other's
+//   multiplications; the output leaves through the copy engine.
+// * Blocks are persistent and walk the tiles in groups of `tokenTilesPerSweep` token tiles, so that their activations stay
+//   in the L2 while the weights stream by.
+#pragma once
+#include <cuda.h>
+#include <cstdint>
+#include <type_traits>
+
+#include "int4.cuh"
+#include "kernel_info.h"
+#include "ptx.cuh"
+#include "wgmma.cuh"
+
+namespace fireq {
+
+struct GemmLargeParams {
+  CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
+  CUtensorMap out;  // BF16 [M, N], box {64, 32}, 128-byte swizzle
+  const uint8_t* weight;
+  const float* tokenScale;
+  int M, N, K;
+  int tokenTilesPerSweep;
+};
+
+template <int kRowBlocks_, int kTokens_, int kCluster_, int kStages_, int kLag_, Codes kCodes_, ScaleType kScale_>
+struct GemmLargeConfig {
+  static constexpr int kRowBlocks = kRowBlocks_;  // 64-row blocks a warpgroup
+  static constexpr int kTokens = kTokens_;
+  static constexpr int kCluster = kCluster_;
+  static constexpr int kStages = kStages_;
+  static constexpr int kLag = kLag_;  // groups that the second warpgroup starts behind the first
+  static constexpr Codes kCodes = kCodes_;
+  static constexpr ScaleType kScale = kScale_;
+
+  static constexpr int kWarpgroups = 2;
+  static constexpr int kBlocks = kWarpgroups * kRowBlocks;
+  static constexpr int kFeatures = kBlocks * kBlockRows;
+  static constexpr int kXBytes = kTokens * kGroupSize;
+  static constexpr int kStoreTokens = 32;  // tokens a TMA store
+  static constexpr int kStoreBytes = kStoreTokens * kBlockRows * 2;
+  static constexpr int kStoreBuffers = 3;  // a warpgroup
+  static constexpr int kThreads = (kWarpgroups + 1) * 128;
+
+  static_assert(kTokens % 16 == 0 && kTokens <= 128, "a token tile is a multiple of 16, at most 128");
+  static_assert(kXBytes / kCluster % 1024 == 0, "each block fetches whole swizzle atoms");
+  static_assert(kLag + 2 <= kStages, "the lag must leave stages to fetch into");
+};
+
+template <class C>
+struct GemmLargeShared {
+  alignas(1024) uint8_t x[C::kStages][C::kXBytes];
+  alignas(1024) uint8_t store[C::kWarpgroups][C::kStoreBuffers][C::kStoreBytes];
+  alignas(128) uint8_t weight[C::kStages][C::kBlocks][kBlockBytes<C::kScale>];
+  alignas(16) float tokenScale[C::kWarpgroups][C::kTokens];
+  alignas(8) uint64_t full[C::kStages];
+  alignas(8) uint64_t empty[C::kStages];
+};
+
+template <class C>
+constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the kernel aligns its base
+
+template <class C>
+constexpr KernelInfo kGemmLargeInfo{C::kFeatures,   C::kTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
+                                    C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
+
+/// Position in the ring of stages.
+template <int kStages>
+struct Ring {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+/// Tile number → token tile and feature tile (of the whole cluster), sweeping all features for a few token tiles at a time.
+struct TileOrder {
+  int tokenTiles, featureTiles, perSweep;
+  __device__ __forceinline__ void locate(int tile, int& token, int& feature) const {
+    const int sweep = tile / (perSweep * featureTiles);
+    const int first = sweep * perSweep;
+    const int width = min(perSweep, tokenTiles - first);
+    const int within = tile - first * featureTiles;
+    token = first + within % width;
+    feature = within / width;
+  }
+  __device__ __forceinline__ int count() const { return tokenTiles * featureTiles; }
+};
+
+template <class C>
+__device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeShared<C>& shared, const TileOrder& order) {
+  const uint32_t rank = C::kCluster > 1 ? ptx::clusterRank() : 0;
+  const int clusters = gridDim.x / C::kCluster, groups = p.K / kGroupSize, blocks = (p.N + kBlockRows - 1) / kBlockRows;
+  constexpr int kPart = C::kTokens / C::kCluster;
+  constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
+  Ring<C::kStages> ring;
+  const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
+  const uint32_t x = ptx::smemAddress(shared.x) + rank * (kPart * kGroupSize), weight = ptx::smemAddress(shared.weight);
+  for (int tile = blockIdx.x / C::kCluster; tile < order.count(); tile += clusters) {
+    int token, feature;
+    order.locate(tile, token, feature);
+    const int firstBlock = (feature * C::kCluster + rank) * C::kBlocks;
+    const int validBlocks = max(0, min(C::kBlocks, blocks - firstBlock));
+    const uint8_t* from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
+    const int row = token * C::kTokens + rank * kPart;
+    for (int g = 0; g < groups; g++, ring.advance(), from += kBlock) {
+      const int stage = ring.stage;
+      ptx::barrierWait(empty + stage * 8, ring.parity ^ 1);
+      ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * kBlock);
+      if constexpr (C::kCluster > 1)
+        ptx::copyTileMulticast(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8,
+                               (1 << C::kCluster) - 1);
+      else
+        ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8);
+#pragma unroll 1
+      for (int b = 0; b < validBlocks; b++)
+        ptx::copyBulk(weight + (stage * C::kBlocks + b) * kBlock, from + static_cast<size_t>(b) * groups * kBlock, kBlock,
+                      full + stage * 8);
+    }
+  }
+}
+
+/// Scales, rounds and stores one 64-feature accumulator, 32 tokens at a time.
+template <class C>
+struct StoreQueue {
+  uint32_t buffers, tokenScale;
+  int warpgroup, buffer = 0;
+
+  __device__ __forceinline__ void store(const GemmLargeParams& p, float (&d)[C::kTokens / 2], float scale0, float scale1,
+                                        int feature, int token) {
+    const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
+#pragma unroll
+    for (int piece = 0; piece < (C::kTokens + C::kStoreTokens - 1) / C::kStoreTokens; piece++) {
+      const uint32_t base = buffers + buffer * C::kStoreBytes;
+      if (thread == 0) ptx::storeWaitRead<C::kStoreBuffers - 1>();
+      ptx::syncNamed(1 + warpgroup, 128);
+#pragma unroll
+      for (int pair = 0; pair < C::kStoreTokens / 16; pair++) {
+        const int first = piece * C::kStoreTokens + pair * 16;
+        if (first >= C::kTokens) break;
+        uint32_t v[4];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const int column = first / 8 + half;
+          const float2 t = ptx::loadSharedFloat2(tokenScale + (column * 8 + lane % 4 * 2) * 4);
+          v[2 * half] = ptx::packBf16(d[4 * column] * scale0 * t.x, d[4 * column + 1] * scale0 * t.y);
+          v[2 * half + 1] = ptx::packBf16(d[4 * column + 2] * scale1 * t.x, d[4 * column + 3] * scale1 * t.y);
+        }
+        // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
+        const int row = pair * 16 + (lane / 16) * 8 + lane % 8, chunk = warp * 2 + (lane / 8) % 2;
+        ptx::storeMatricesTransposed(base + row * 128 + ((chunk ^ (row % 8)) * 16), v[0], v[1], v[2], v[3]);
+      }
+      ptx::fenceAsyncShared();
+      ptx::syncNamed(1 + warpgroup, 128);
+      if (thread == 0) {
+        ptx::storeTile(&p.out, base, feature, token + piece * C::kStoreTokens);
+        ptx::storeCommit();
+      }
+      if (++buffer == C::kStoreBuffers) buffer = 0;
+    }
+  }
+};
+
+template <class C>
+__device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLargeShared<C>& shared,
+                                              const TileOrder& order) {
+  constexpr int kR = C::kRowBlocks;
+  const uint32_t rank = C::kCluster > 1 ? ptx::clusterRank() : 0;
+  const int clusters = gridDim.x / C::kCluster, groups = p.K / kGroupSize;
+  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128, lane = thread % 32;
+  const int row = thread / 32 * 16 + lane / 4;  // and row + 8
+  constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
+
+  const uint32_t full = ptx::smemAddress(shared.full), x = ptx::smemAddress(shared.x);
+  const uint32_t weight = ptx::smemAddress(shared.weight) + warpgroup * kR * kBlock;
+  const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane < C::kCluster ? lane : 0);
+  StoreQueue<C> queue{ptx::smemAddress(shared.store[warpgroup]), ptx::smemAddress(shared.tokenScale[warpgroup]), warpgroup};
+
+  float d[kR][C::kTokens / 2];
+  float scale[kR][2];
+  uint32_t a[2][kR][16];
+  Ring<C::kStages> ring;
+#pragma unroll
+  for (int r = 0; r < kR; r++) scale[r][0] = scale[r][1] = 1.f;
+
+  auto release = [&](int stage) {
+    if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
+  };
+
+  auto load = [&](int stage, int r, uint32_t (&codes)[16], float (&ratio)[2]) {
+    const uint32_t block = weight + stage * (C::kBlocks * kBlock) + r * kBlock;
+    decode<C::kCodes>(ptx::loadShared16(block + thread * 16), ptx::loadShared16(block + 2048 + thread * 16), codes);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
+      const float next = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
+      ratio[half] = __fdividef(scale[r][half], next);
+      scale[r][half] = next;
+    }
+  };
+  auto rescale = [&](float (&acc)[C::kTokens / 2], const float (&ratio)[2]) {
+    wgmma::pin(acc);
+#pragma unroll
+    for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= ratio[i / 2 % 2];
+    wgmma::pin(acc);
+  };
+  auto multiply = [&](int stage, float (&acc)[C::kTokens / 2], uint32_t (&codes)[16], bool first) {
+    wgmma::pin(codes);
+    wgmma::fence();
+    const uint64_t b = wgmma::descriptor(x + stage * C::kXBytes);
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+      wgmma::Wgmma<C::kTokens>::e4m3(acc, &codes[4 * step], b + 2 * step, !(first && step == 0));
+    wgmma::commit();
+  };
+
+  // Adds kGroups groups. Nothing is in flight before or after: ptxas serializes wgmma when an accumulator is touched
+  // while another one multiplies across a loop's back edge. For the same reason the first group rescales everything
+  // before it multiplies anything.
+  auto addGroups = [&](auto count, bool first) {
+    constexpr int kGroups = decltype(count)::value;
+    float ratio[kR][2];
+    ptx::barrierWait(full + ring.stage * 8, ring.parity);
+#pragma unroll
+    for (int r = 0; r < kR; r++) {
+      load(ring.stage, r, a[0][r], ratio[r]);
+      rescale(d[r], ratio[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < kR; r++) multiply(ring.stage, d[r], a[0][r], first);
+    int previous = ring.stage;
+    ring.advance();
+#pragma unroll
+    for (int u = 1; u < kGroups; u++) {
+      ptx::barrierWait(full + ring.stage * 8, ring.parity);
+#pragma unroll
+      for (int r = 0; r < kR; r++) {
+        load(ring.stage, r, a[u & 1][r], ratio[r]);
+        wgmma::wait<kR - 1>();
+        if (r == kR - 1) release(previous);
+        rescale(d[r], ratio[r]);
+        multiply(ring.stage, d[r], a[u & 1][r], false);
+      }
+      previous = ring.stage;
+      ring.advance();
+    }
+    wgmma::wait<0>();
+#pragma unroll
+    for (int r = 0; r < kR; r++) wgmma::pin(d[r]);
+    release(previous);
+  };
+
+  bool lagging = warpgroup == 1;
+  for (int tile = blockIdx.x / C::kCluster; tile < order.count(); tile += clusters) {
+    int tokenTile, featureTile;
+    order.locate(tile, tokenTile, featureTile);
+    const int token = tokenTile * C::kTokens;
+    float tokenScale = 0.f;
+    if (thread < C::kTokens && token + thread < p.M) tokenScale = __ldg(p.tokenScale + token + thread);
+
+    if (C::kLag > 0 && lagging) {
+      ptx::syncNamed(3, 256);
+      lagging = false;
+    }
+    int g = 0;
+    bool announce = C::kLag > 0 && warpgroup == 0 && tile == static_cast<int>(blockIdx.x) / C::kCluster;
+    for (; g + 4 <= groups; g += 4) {
+      addGroups(std::integral_constant<int, 4>{}, g == 0);
+      if (announce) {
+        ptx::arriveNamed(3, 256);
+        announce = false;
+      }
+    }
+    for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
+    if (announce) ptx::arriveNamed(3, 256);
+
+    if (thread < C::kTokens) ptx::storeSharedFloat(queue.tokenScale + thread * 4, tokenScale * kCodeUnit);
+    const int feature = (featureTile * C::kCluster + rank) * C::kFeatures + warpgroup * kR * kBlockRows;
+#pragma unroll
+    for (int r = 0; r < kR; r++) queue.store(p, d[r], scale[r][0], scale[r][1], feature + r * kBlockRows, token);
+  }
+  if (thread == 0) ptx::storeWait<0>();
+}
+
+template <class C>
+__device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
+  extern __shared__ uint8_t raw[];
+  auto& shared = *reinterpret_cast<GemmLargeShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < C::kStages; i++) {
+      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 4);
+    }
+    ptx::barrierInitFence();
+  }
+  if constexpr (C::kCluster > 1) {
+    ptx::clusterArrive();
+    ptx::clusterWait();
+  } else {
+    __syncthreads();
+  }
+  const TileOrder order{(p.M + C::kTokens - 1) / C::kTokens,
+                        (p.N + C::kFeatures * C::kCluster - 1) / (C::kFeatures * C::kCluster), p.tokenTilesPerSweep};
+  if (threadIdx.x >= C::kWarpgroups * 128) {
+    // The three warpgroups share the 3 · 168 registers a thread of the launch: 40 + 2 · 232. More would wait for ever.
+    ptx::shrinkRegisters<40>();
+    if (threadIdx.x == C::kWarpgroups * 128) fetchTiles<C>(p, shared, order);
+  } else {
+    ptx::growRegisters<232>();
+    multiplyTiles<C>(p, shared, order);
+  }
+  // A block may still be signalled by its neighbours until they are done too.
+  if constexpr (C::kCluster > 1) {
+    ptx::clusterArrive();
+    ptx::clusterWait();
+  }
+}
+
+}  // namespace fireq

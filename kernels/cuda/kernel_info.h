@@ -1,0 +1,18 @@
+// What a launcher must know of one compiled kernel. Every kernel exports it as the constant `<name>_info`, so that the
+// host reads it from the cubin instead of repeating it.
+#pragma once
+#include <cstdint>
+
+namespace fireq {
+
+struct KernelInfo {
+  int32_t features;     // output features a block
+  int32_t tokens;       // tokens a block
+  int32_t cluster;      // blocks a cluster
+  int32_t threads;      // threads a block
+  int32_t sharedBytes;  // dynamic shared memory a block
+  int32_t fullCodes;    // 1: takes codes −8…7, 0: −7…7
+  int32_t scaleBytes;   // bytes of a group scale: 2 BF16, 4 FP32
+};
+
+}  // namespace fireq
