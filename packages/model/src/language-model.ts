@@ -64,9 +64,7 @@ export class LanguageModel implements SteppingModel, Disposable {
     const family = modelFamily(config.modelType)
     const plan = planFor(source, family.layerLinears, options.plan)
     const { pageSize = 64, kvTokens = Math.min(config.maxPositionEmbeddings, 4096), chunkTokens = 512 } = options
-    if (!Number.isInteger(chunkTokens) || chunkTokens < 1) {
-      throw new ModelError(`Expected a whole number ≥ 1 for chunkTokens but received ${chunkTokens}`)
-    }
+    checkSizes({ pageSize, kvTokens, chunkTokens })
     const pool = new KvPool(Math.ceil(kvTokens / pageSize), pageSize)
     const program = family.build(config, plan)
     const weights = await loadWeights([program], source, backend, options)
@@ -217,5 +215,13 @@ export class LanguageModel implements SteppingModel, Disposable {
         }
       }
     })
+  }
+}
+
+function checkSizes(sizes: Readonly<Record<string, number>>): void {
+  for (const [name, value] of Object.entries(sizes)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new ModelError(`Expected a whole number ≥ 1 for ${name} but received ${value}`)
+    }
   }
 }

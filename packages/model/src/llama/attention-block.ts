@@ -2,7 +2,7 @@ import type { Graph } from './graph.js'
 import type { LayerLinears } from './linears.js'
 
 /** Where a layer stands: its number in the model, which names it, and its place in the program's KV cache. */
-export interface LayerPlace {
+interface LayerPlace {
   readonly layer: number
   readonly kvLayer: number
 }

@@ -7,6 +7,8 @@ import type { LoadSource } from '../../src/index.js'
 export async function naiveLlama(
   source: LoadSource,
   ids: ArrayLike<number>,
+  /** Of each rotated pair; left out: θ^(−2i / headDim). */
+  inverseFrequencies?: readonly number[],
 ): Promise<{ logits: number[][]; layers: { keys: number[][]; hidden: number[][] }[] }> {
   const { config } = source
   const { headDim, numAttentionHeads, numKeyValueHeads, rmsNormEps, rope } = config
@@ -30,13 +32,14 @@ export async function naiveLlama(
       return v.map((xi, i) => (xi / rms) * weight[i]!)
     })
   }
-  const factor = rope.scaling?.type === 'linear' ? rope.scaling.factor : 1
+  const frequencies =
+    inverseFrequencies ?? Array.from({ length: headDim / 2 }, (_, i) => rope.theta ** ((-2 * i) / headDim))
   const rotated = (x: number[][]): number[][] =>
     x.map((v, position) =>
       v.map((value, at) => {
         const i = at % headDim
         const half = headDim / 2
-        const angle = (position / factor) * rope.theta ** ((-2 * (i % half)) / headDim)
+        const angle = position * frequencies[i % half]!
         const partner = i < half ? -v[at + half]! : v[at - half]!
         return value * Math.cos(angle) + partner * Math.sin(angle)
       }),
