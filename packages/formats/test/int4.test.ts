@@ -26,7 +26,12 @@ import {
 const code = fc.integer({ min: -8, max: 7 })
 
 /** A finite float32, of any magnitude up to `limit` (subnormals too). */
-const weight = (limit: number) => fc.float({ min: Math.fround(-limit), max: Math.fround(limit), noNaN: true })
+const weight = (limit: number) =>
+  fc.oneof(
+    fc.float({ min: Math.fround(-limit), max: Math.fround(limit), noNaN: true }),
+    // Most bit patterns are far apart; these are near enough to share a group.
+    fc.integer({ min: -1000, max: 1000 }).map((n) => Math.fround((n * limit) / 1000)),
+  )
 
 /** A matrix [N, K] with the groups it is cut into. */
 const matrix = (limit: number) =>
@@ -92,6 +97,16 @@ describe('quantizeInt4, worked by hand', () => {
     expect(Array.from(int4Codes(t))).toEqual([7, 4, 7, -5])
   })
 
+  it('keeps the sign of a negative scale', () => {
+    const search = () => -0.5
+    for (const scale of ['bf16', 'e4m3', 'f32'] as ScaleDType[]) {
+      const t = quantizeInt4(Float32Array.of(4, -3.5, 1, -0.75), [1, 4], { groupSize: 4, scale, search })
+      expect(Array.from(decodeScales(t.groupScale))).toEqual([-0.5])
+      expect(Array.from(int4Codes(t))).toEqual([-8, 7, -2, 2])
+      expect(Array.from(dequantizeInt4(t))).toEqual([4, -3.5, 1, -1])
+    }
+  })
+
   it('clips where an E4M3 scale was rounded down far', () => {
     // a/7 = 1.49·2⁻⁹ → σ = 2⁻⁹: the quotient 10.43 clips to 7, −10.43 to −8.
     const a = 7 * 1.49 * 2 ** -9
@@ -132,7 +147,7 @@ describe('quantizeInt4, worked by hand', () => {
 })
 
 describe('quantizeInt4, properties', () => {
-  const half = (scale: number) => (Math.abs(scale) / 2) * (1 + 2 ** -22)
+  const half = (scale: number) => (Math.abs(scale) / 2) * (1 + 2 ** -20)
 
   it('is off by at most σ/2, and clips only past −8σ and 7σ', () => {
     for (const scale of ['bf16', 'e4m3', 'f32'] as ScaleDType[]) {
@@ -180,13 +195,19 @@ describe('quantizeInt4, properties', () => {
     )
   })
 
+  it('rounds the quotient to float32 first', () => {
+    // The quotient is 3.5 − 0.25 ulp: a tie in float32, to 4.
+    expect(int4Code(3.5 + 5 * 2 ** -22, 1 + 3 * 2 ** -23)).toBe(4)
+    expect(int4Code(3.5 + 4 * 2 ** -22, 1 + 3 * 2 ** -23)).toBe(3)
+  })
+
   it('gives the nearest code', () => {
     fc.assert(
       fc.property(weight(1e6), weight(1e4), (w, s) => {
         fc.pre(Math.abs(s) > 1e-20)
         const q = int4Code(w, s)
         const best = Math.min(...Array.from({ length: 16 }, (_, i) => Math.abs(w - (i - 8) * s)))
-        expect(Math.abs(w - q * s)).toBeLessThanOrEqual(best + Math.abs(s) * 2 ** -22)
+        expect(Math.abs(w - q * s)).toBeLessThanOrEqual(best + Math.abs(s) * 2 ** -21)
         expect(Object.is(q, -0)).toBe(false)
       }),
     )
@@ -248,6 +269,7 @@ describe('chooseTensorScale', () => {
   it('stops before a group passes 448', () => {
     // 100·2² = 400 is the last.
     expect(choose([100, 0, 1e-6, 0])).toBe(2)
+    expect(choose([224, 0, 1e-6, 0])).toBe(1)
     expect(choose([448, 0, 1e-6, 0])).toBe(0)
     expect(choose([1000, 0, 1e-6, 0])).toBe(0)
     expect(choose([1e-3, 0, 1e-9, 0])).toBe(14)

@@ -6,25 +6,25 @@ import { decodeBf16, encodeBf16, roundBf16, vllmSafeScales, vllmW4A8Load } from 
 const scaleRows = (low: number, high: number) =>
   fc.record({ N: fc.integer({ min: 1, max: 4 }), groups: fc.integer({ min: 1, max: 6 }) }).chain(({ N, groups }) =>
     fc
-      .array(fc.tuple(fc.double({ min: low, max: high, noNaN: true }), fc.boolean()), {
+      .array(fc.tuple(fc.integer({ min: low * 1000, max: high * 1000 }), fc.boolean()), {
         minLength: N * groups,
         maxLength: N * groups,
       })
       .map((entries) => ({
         N,
         groups,
-        scales: Float32Array.from(entries, ([e, negative]) => (negative ? -1 : 1) * 2 ** e),
+        scales: Float32Array.from(entries, ([e, negative]) => (negative ? -1 : 1) * 2 ** (e / 1000)),
       })),
   )
 
 describe('vllmW4A8Load', () => {
   it('follows the load path, worked by hand', () => {
-    // Row 0: c = 448/448 = 1; 1.0625 ties to 1; E4M3(1/8) is exact. Row 1: c = 1; 0.02 → 0.01953125 (10·2⁻⁹), an
-    // eighth of it is 1.25·2⁻⁹ → 2⁻⁹, so that 0.02 comes back as 8·2⁻⁹.
-    const load = vllmW4A8Load(encodeBf16(Float32Array.of(448, 1.0625, 448, -0.02)), 2, 2)
+    // Row 0: c = 448/448 = 1; 1.0625 ties to 1; E4M3(1/8) is exact. Row 1: c = 1; 11.625·2⁻⁹ → 12·2⁻⁹, an eighth of it is
+    // 1.5·2⁻⁹ and ties to 2·2⁻⁹ (rounded once, it would be 1.45·2⁻⁹ → 2⁻⁹).
+    const load = vllmW4A8Load(encodeBf16(Float32Array.of(448, 1.0625, 448, -11.625 * 2 ** -9)), 2, 2)
     expect(Array.from(load.channelScale)).toEqual([8, 8])
-    expect(Array.from(load.effective)).toEqual([448, 1, 448, -8 * 2 ** -9])
-    expect(Array.from(load.groupScale)).toEqual([0x66, 0x20, 0x66, 0x81])
+    expect(Array.from(load.effective)).toEqual([448, 1, 448, -16 * 2 ** -9])
+    expect(Array.from(load.groupScale)).toEqual([0x66, 0x20, 0x66, 0x82])
   })
 
   it('has the floor 1/(448·512) for the factor of a row', () => {
@@ -77,6 +77,12 @@ describe('vllmSafeScales', () => {
       }),
       { numRuns: 500 },
     )
+  })
+
+  it('lets no scale of a row pass the pinned one', () => {
+    // 1.06 becomes the factor 1, and 1.055·56 = 59.08 would round to 60.
+    const safe = vllmSafeScales(Float32Array.of(1.06 * 448, -1.055 * 448), 1, 2)
+    expect(Array.from(decodeBf16(safe))).toEqual([448, -448])
   })
 
   it('keeps a zero row finite', () => {
