@@ -3,6 +3,7 @@ import { type LinearSpec, modelFamily } from '@fireq/model'
 import { completeWeights, type WeightOptions, weightsProblem } from '../parts/weights.js'
 import type { Recipe } from '../recipe/recipe.js'
 import { tensorPattern } from '../recipe/tensor-pattern.js'
+import { groupByLayer, joinLayers } from './layer-names.js'
 
 /** How a recipe rounds one tensor: by which options, or not at all. */
 export type WeightChoice = WeightOptions | 'skip'
@@ -21,8 +22,13 @@ export function weightChoice(recipe: Recipe, tensor: string): WeightChoice {
   return skipped ? 'skip' : completeWeights(given)
 }
 
-/** What keeps the choices for a layer's tensors from being used together, a sentence each. */
-export function choiceProblems(config: LlamaConfig, recipe: Recipe, layer: number): string[] {
+/** What keeps the choices for the tensors of this model from being used, a sentence each. */
+export function choiceProblems(config: LlamaConfig, recipe: Recipe): string[] {
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) => layerProblems(config, recipe, layer))
+  return groupByLayer(layers.flat(), (problem) => problem).map(joinLayers)
+}
+
+function layerProblems(config: LlamaConfig, recipe: Recipe, layer: number): string[] {
   const problems: string[] = []
   const linears = Object.values(modelFamily(config.modelType).layerLinears(config, layer)) as LinearSpec[]
   for (const { shape, parts } of linears) {
