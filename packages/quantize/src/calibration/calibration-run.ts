@@ -1,13 +1,13 @@
 import { type LayerObservers, LayerRunner } from '@fireq/calibration'
 import type { LlamaConfig } from '@fireq/formats'
 import type { Backend, WeightSource } from '@fireq/kernels'
-import type { HiddenStateFile } from './hidden-state-file.js'
+import type { HiddenStateStore } from './hidden-state-store.js'
 
 export interface CalibrationOptions {
   readonly config: LlamaConfig
   readonly backend: Backend
   readonly windows: readonly Int32Array[]
-  readonly file: HiddenStateFile
+  readonly store: HiddenStateStore
   /** Least time between two savings of the hidden states. */
   readonly saveEveryMs: number
   readonly signal?: AbortSignal
@@ -29,7 +29,7 @@ export class CalibrationRun implements Disposable {
    * @param weights is asked for the embedding
    */
   static async start(options: CalibrationOptions, layer: number, weights: WeightSource): Promise<CalibrationRun> {
-    const saved = await options.file.load()
+    const saved = await options.store.load()
     if (saved && saved.layer <= layer) return new CalibrationRun(options, LayerRunner.resume(options, saved))
     return new CalibrationRun(options, await LayerRunner.start(options, weights, { signal: options.signal }))
   }
@@ -48,7 +48,7 @@ export class CalibrationRun implements Disposable {
   /** Saves the hidden states, unless that was done a moment ago. To be called once the layers before are written. */
   async save(): Promise<void> {
     if (performance.now() - this.#saved < this.#options.saveEveryMs) return
-    await this.#options.file.save(this.#runner.snapshot())
+    await this.#options.store.save(this.#runner.snapshot())
     this.#saved = performance.now()
   }
 
