@@ -34,7 +34,21 @@ const inputActivations = z.looseObject(
   },
   { error: 'an object or null' },
 )
-const nothing = z.union([z.null(), z.strictObject({})], { error: 'null' }).optional()
+/** Absent in any way that tools write it. */
+const nothing = z
+  .unknown()
+  .refine((value) => value === null || isEmptyObject(value), { error: 'null' })
+  .optional()
+const group = z.looseObject(
+  {
+    targets: z.array(z.string(), { error: 'a list of names' }),
+    format: optional(oneOf('pack-quantized')),
+    weights,
+    input_activations: optional(inputActivations),
+    output_activations: nothing,
+  },
+  { error: 'an object' },
+)
 const schema = z.looseObject(
   {
     quant_method: oneOf('compressed-tensors'),
@@ -42,23 +56,15 @@ const schema = z.looseObject(
     quantization_status: optional(oneOf('compressed')),
     kv_cache_scheme: nothing,
     transform_config: nothing,
-    sparsity_config: z
-      .union([z.null(), z.strictObject({}), z.looseObject({ format: z.literal('dense') })], { error: 'null' })
-      .optional(),
-    config_groups: z.record(
-      z.string(),
-      z.looseObject({
-        targets: z.array(z.string(), { error: 'a list of names' }),
-        format: optional(oneOf('pack-quantized')),
-        weights,
-        input_activations: optional(inputActivations),
-        output_activations: nothing,
-      }),
-      { error: 'an object' },
-    ),
+    sparsity_config: nothing,
+    config_groups: z.record(z.string(), group, { error: 'an object' }),
   },
   { error: 'an object' },
 )
+
+function isEmptyObject(value: unknown): boolean {
+  return typeof value === 'object' && Object.keys(value as object).length === 0
+}
 
 /**
  * Reads `quantization_config`, if there is one.
