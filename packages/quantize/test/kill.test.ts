@@ -68,7 +68,7 @@ describe('a run that is killed (SIGKILL)', () => {
   it('never leaves a model that loads, and goes on to files that are the same to the bit', async () => {
     const random = seededUniform(20250522)
     let kills = 0
-    for (let trial = 0; trial < 4; trial++) {
+    for (let trial = 0; trial < 3; trial++) {
       const out = join(dir, `out-${trial}`)
       for (let round = 0; round < 3; round++) {
         const stopAt = 1 + Math.floor(random() * events * 0.6)
@@ -81,7 +81,7 @@ describe('a run that is killed (SIGKILL)', () => {
       if (!(await readdir(dir)).includes(`out-${trial}`)) expect(await run(out)).toMatchObject({ code: 0, errors: '' })
       expect(await digests(out)).toEqual(expected)
     }
-    expect(kills).toBeGreaterThan(5)
+    expect(kills).toBeGreaterThan(4)
     expect((await readdir(dir)).filter((name) => /partial|states/.test(name))).toEqual([])
   })
 })
