@@ -11,7 +11,7 @@ import { quantizationConfigOf } from './quantization-config.js'
 const COPIED =
   /^(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template|generation_config)\.(json|model|jinja)$|^merges\.txt$|^(LICENSE|NOTICE|USE_POLICY)(\.txt|\.md)?$/i
 
-export interface ModelFiles {
+interface ModelFiles {
   readonly sourceDir: string
   readonly sourceConfig: Readonly<Record<string, unknown>>
   /** Every tensor of the model in order. */

@@ -6,7 +6,7 @@ import { CheckpointError } from './error.js'
 import { isIntact, type Journal, readJournal, type ShardRecord, writeJournal } from './journal.js'
 import { acquireLock } from './lock.js'
 
-export interface StagingOptions {
+interface StagingOptions {
   /** The model that is read, which must not be written over. */
   readonly sourceDir: string
   readonly identity: string

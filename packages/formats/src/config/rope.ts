@@ -7,7 +7,7 @@ import type { RopeConfig, RopeScaling } from './llama-config.js'
 const DEFAULT_THETA = 10_000
 
 /** The fields of a raw config that say how positions rotate. */
-export interface RawRope {
+interface RawRope {
   /** Until transformers 4. */
   readonly rope_theta?: number
   /** Until transformers 4; the type's key is `type` in the oldest. */
