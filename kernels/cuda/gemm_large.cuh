@@ -31,26 +31,31 @@ struct GemmLargeParams {
   int tokenTilesPerSweep;
 };
 
-template <int kRowBlocks_, int kTokens_, int kCluster_, int kStages_, int kLag_, Codes kCodes_, ScaleType kScale_>
+template <int kRowBlocks_, int kTokenParts_, int kTokens_, int kCluster_, int kStages_, int kLag_, int kSection_, Codes kCodes_, ScaleType kScale_>
 struct GemmLargeConfig {
   static constexpr int kRowBlocks = kRowBlocks_;  // 64-row blocks a warpgroup
   static constexpr int kTokens = kTokens_;
+  static constexpr int kTokenParts = kTokenParts_;  // accumulators a row block
+  static constexpr int kPartTokens = kTokens / kTokenParts;
+  static constexpr int kUnits = kRowBlocks * kTokenParts;
   static constexpr int kCluster = kCluster_;
   static constexpr int kStages = kStages_;
   static constexpr int kLag = kLag_;  // groups that the second warpgroup starts behind the first
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
 
+  static constexpr int kSection = kSection_;  // groups between two points with nothing in flight
   static constexpr int kWarpgroups = 2;
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kFeatures = kBlocks * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;
   static constexpr int kStoreTokens = 32;  // tokens a TMA store
   static constexpr int kStoreBytes = kStoreTokens * kBlockRows * 2;
-  static constexpr int kStoreBuffers = 3;  // a warpgroup
+  static constexpr int kStoreBuffers = kTokens > 128 ? 2 : 3;  // a warpgroup
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
 
-  static_assert(kTokens % 16 == 0 && kTokens <= 128, "a token tile is a multiple of 16, at most 128");
+  static_assert(kPartTokens % 16 == 0 && kPartTokens <= 128, "an accumulator takes a multiple of 16 tokens, at most 128");
+  static_assert(kTokens / kCluster <= 256, "a copy-engine box has at most 256 rows");
   static_assert(kXBytes / kCluster % 1024 == 0, "each block fetches whole swizzle atoms");
   static_assert(kLag + 2 <= kStages, "the lag must leave stages to fetch into");
 };
@@ -71,6 +76,11 @@ constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the
 template <class C>
 constexpr KernelInfo kGemmLargeInfo{C::kFeatures,   C::kTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
+
+// The tensor cores keep 13 bits behind the point of a sum and cut the rest off. A rescaled accumulator has bits to cut
+// at every group; adding at least half of the last kept unit first (and less than one, so that a sum with no such bits
+// stays as it is) rounds where they would cut.
+constexpr float kRounding = 1.f + FIREQ_ROUNDING;
 
 /// Position in the ring of stages.
 template <int kStages>
@@ -134,23 +144,23 @@ struct StoreQueue {
   uint32_t buffers, tokenScale;
   int warpgroup, buffer = 0;
 
-  __device__ __forceinline__ void store(const GemmLargeParams& p, float (&d)[C::kTokens / 2], float scale0, float scale1,
-                                        int feature, int token) {
+  __device__ __forceinline__ void store(const GemmLargeParams& p, float (&d)[C::kPartTokens / 2], float scale0, float scale1,
+                                        int feature, int token, int part) {
     const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
 #pragma unroll
-    for (int piece = 0; piece < (C::kTokens + C::kStoreTokens - 1) / C::kStoreTokens; piece++) {
+    for (int piece = 0; piece < (C::kPartTokens + C::kStoreTokens - 1) / C::kStoreTokens; piece++) {
       const uint32_t base = buffers + buffer * C::kStoreBytes;
       if (thread == 0) ptx::storeWaitRead<C::kStoreBuffers - 1>();
       ptx::syncNamed(1 + warpgroup, 128);
 #pragma unroll
       for (int pair = 0; pair < C::kStoreTokens / 16; pair++) {
         const int first = piece * C::kStoreTokens + pair * 16;
-        if (first >= C::kTokens) break;
+        if (first >= C::kPartTokens) break;
         uint32_t v[4];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           const int column = first / 8 + half;
-          const float2 t = ptx::loadSharedFloat2(tokenScale + (column * 8 + lane % 4 * 2) * 4);
+          const float2 t = ptx::loadSharedFloat2(tokenScale + (part * C::kPartTokens + column * 8 + lane % 4 * 2) * 4);
           v[2 * half] = ptx::packBf16(d[4 * column] * scale0 * t.x, d[4 * column + 1] * scale0 * t.y);
           v[2 * half + 1] = ptx::packBf16(d[4 * column + 2] * scale1 * t.x, d[4 * column + 3] * scale1 * t.y);
         }
@@ -161,7 +171,7 @@ struct StoreQueue {
       ptx::fenceAsyncShared();
       ptx::syncNamed(1 + warpgroup, 128);
       if (thread == 0) {
-        ptx::storeTile(&p.out, base, feature, token + piece * C::kStoreTokens);
+        ptx::storeTile(&p.out, base, feature, token + part * C::kPartTokens + piece * C::kStoreTokens);
         ptx::storeCommit();
       }
       if (++buffer == C::kStoreBuffers) buffer = 0;
@@ -179,13 +189,13 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   const int row = thread / 32 * 16 + lane / 4;  // and row + 8
   constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
 
-  const uint32_t full = ptx::smemAddress(shared.full), x = ptx::smemAddress(shared.x);
+  const uint32_t full = ptx::smemAddress(shared.full), tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
   const uint32_t weight = ptx::smemAddress(shared.weight) + warpgroup * kR * kBlock;
   const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane < C::kCluster ? lane : 0);
   StoreQueue<C> queue{ptx::smemAddress(shared.store[warpgroup]), ptx::smemAddress(shared.tokenScale[warpgroup]), warpgroup};
 
-  float d[kR][C::kTokens / 2];
-  float scale[kR][2];
+  float d[C::kUnits][C::kPartTokens / 2];
+  float scale[kR][2], ratio[kR][2];
   uint32_t a[2][kR][16];
   Ring<C::kStages> ring;
 #pragma unroll
@@ -194,31 +204,52 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   auto release = [&](int stage) {
     if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
   };
-
-  auto load = [&](int stage, int r, uint32_t (&codes)[16], float (&ratio)[2]) {
-    const uint32_t block = weight + stage * (C::kBlocks * kBlock) + r * kBlock;
-    decode<C::kCodes>(ptx::loadShared16(block + thread * 16), ptx::loadShared16(block + 2048 + thread * 16), codes);
+  // A group's operands come in two steps, each placed where its latency hides under a multiplication: shared memory →
+  // registers, then decoding into the registers that the group before the last has left.
+  struct Fetched {
+    uint4 low, high;
+    float scale[2];
+  } fetched[kR];
+  auto fetch = [&](int stage, int parity) {
+    ptx::barrierWait(full + stage * 8, parity);
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
-      const float next = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
-      ratio[half] = __fdividef(scale[r][half], next);
-      scale[r][half] = next;
+    for (int r = 0; r < kR; r++) {
+      const uint32_t block = weight + stage * (C::kBlocks * kBlock) + r * kBlock;
+      fetched[r].low = ptx::loadShared16(block + thread * 16);
+      fetched[r].high = ptx::loadShared16(block + 2048 + thread * 16);
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
+        fetched[r].scale[half] = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
+      }
     }
   };
-  auto rescale = [&](float (&acc)[C::kTokens / 2], const float (&ratio)[2]) {
-    wgmma::pin(acc);
+  auto decodeFetched = [&](uint32_t (&codes)[kR][16]) {
 #pragma unroll
-    for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= ratio[i / 2 % 2];
-    wgmma::pin(acc);
+    for (int r = 0; r < kR; r++) {
+      decode<C::kCodes>(fetched[r].low, fetched[r].high, codes[r]);
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        ratio[r][half] = scale[r][half] * kRounding * ptx::reciprocal(fetched[r].scale[half]);
+        scale[r][half] = fetched[r].scale[half];
+      }
+      wgmma::pin(codes[r]);
+      wgmma::pinValues(ratio[r]);
+    }
   };
-  auto multiply = [&](int stage, float (&acc)[C::kTokens / 2], uint32_t (&codes)[16], bool first) {
-    wgmma::pin(codes);
+  auto rescale = [&](int unit) {
+    wgmma::pin(d[unit]);
+#pragma unroll
+    for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[unit / C::kTokenParts][i / 2 % 2];
+    wgmma::pin(d[unit]);
+  };
+  auto multiply = [&](int stage, int unit, uint32_t (&codes)[16], bool first) {
     wgmma::fence();
-    const uint64_t b = wgmma::descriptor(x + stage * C::kXBytes);
+    const uint32_t b = tile + stage * (C::kXBytes / 16) + unit % C::kTokenParts * (C::kPartTokens * kGroupSize / 16);
 #pragma unroll
     for (int step = 0; step < 4; step++)
-      wgmma::Wgmma<C::kTokens>::e4m3(acc, &codes[4 * step], b + 2 * step, !(first && step == 0));
+      wgmma::Wgmma<C::kPartTokens>::e4m3(d[unit], &codes[4 * step], wgmma::descriptor(b + 2 * step),
+                                         !(first && step == 0));
     wgmma::commit();
   };
 
@@ -227,65 +258,69 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   // before it multiplies anything.
   auto addGroups = [&](auto count, bool first) {
     constexpr int kGroups = decltype(count)::value;
-    float ratio[kR][2];
-    ptx::barrierWait(full + ring.stage * 8, ring.parity);
+    fetch(ring.stage, ring.parity);
+    decodeFetched(a[0]);
 #pragma unroll
-    for (int r = 0; r < kR; r++) {
-      load(ring.stage, r, a[0][r], ratio[r]);
-      rescale(d[r], ratio[r]);
-    }
-#pragma unroll
-    for (int r = 0; r < kR; r++) multiply(ring.stage, d[r], a[0][r], first);
-    int previous = ring.stage;
-    ring.advance();
-#pragma unroll
-    for (int u = 1; u < kGroups; u++) {
-      ptx::barrierWait(full + ring.stage * 8, ring.parity);
-#pragma unroll
-      for (int r = 0; r < kR; r++) {
-        load(ring.stage, r, a[u & 1][r], ratio[r]);
-        wgmma::wait<kR - 1>();
-        if (r == kR - 1) release(previous);
-        rescale(d[r], ratio[r]);
-        multiply(ring.stage, d[r], a[u & 1][r], false);
-      }
-      previous = ring.stage;
+    for (int u = 0; u < kGroups; u++) {
+      const int stage = ring.stage;
       ring.advance();
+#pragma unroll
+      for (int unit = 0; unit < C::kUnits; unit++) {
+        if (u == 0) {
+          if (unit == 0) {
+#pragma unroll
+            for (int i = 0; i < C::kUnits; i++) rescale(i);
+          }
+        } else {
+          wgmma::wait<C::kUnits - 1>();
+          if (unit == C::kUnits - 1) release(stage == 0 ? C::kStages - 1 : stage - 1);
+          rescale(unit);
+        }
+        multiply(stage, unit, a[u & 1][unit / C::kTokenParts], first && u == 0);
+        if (unit == 0 && u + 1 < kGroups) fetch(ring.stage, ring.parity);
+      }
+      if (u + 1 < kGroups) decodeFetched(a[(u + 1) & 1]);
     }
     wgmma::wait<0>();
 #pragma unroll
-    for (int r = 0; r < kR; r++) wgmma::pin(d[r]);
-    release(previous);
+    for (int unit = 0; unit < C::kUnits; unit++) wgmma::pin(d[unit]);
+    release(ring.stage == 0 ? C::kStages - 1 : ring.stage - 1);
   };
 
   bool lagging = warpgroup == 1;
-  for (int tile = blockIdx.x / C::kCluster; tile < order.count(); tile += clusters) {
+  for (int t = blockIdx.x / C::kCluster; t < order.count(); t += clusters) {
     int tokenTile, featureTile;
-    order.locate(tile, tokenTile, featureTile);
+    order.locate(t, tokenTile, featureTile);
     const int token = tokenTile * C::kTokens;
-    float tokenScale = 0.f;
-    if (thread < C::kTokens && token + thread < p.M) tokenScale = __ldg(p.tokenScale + token + thread);
+    float tokenScale[(C::kTokens + 127) / 128] = {};
+#pragma unroll
+    for (int i = 0; i < (C::kTokens + 127) / 128; i++)
+      if (i * 128 + thread < C::kTokens && token + i * 128 + thread < p.M)
+        tokenScale[i] = __ldg(p.tokenScale + token + i * 128 + thread);
 
     if (C::kLag > 0 && lagging) {
       ptx::syncNamed(3, 256);
       lagging = false;
     }
     int g = 0;
-    bool announce = C::kLag > 0 && warpgroup == 0 && tile == static_cast<int>(blockIdx.x) / C::kCluster;
-    for (; g + 4 <= groups; g += 4) {
-      addGroups(std::integral_constant<int, 4>{}, g == 0);
-      if (announce) {
-        ptx::arriveNamed(3, 256);
-        announce = false;
-      }
+    bool announce = C::kLag > 0 && warpgroup == 0 && t == static_cast<int>(blockIdx.x) / C::kCluster;
+    if (announce) {
+      for (; g < min(C::kLag, groups); g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
+      ptx::arriveNamed(3, 256);
     }
+    for (; g + C::kSection <= groups; g += C::kSection) addGroups(std::integral_constant<int, C::kSection>{}, g == 0);
     for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
-    if (announce) ptx::arriveNamed(3, 256);
 
-    if (thread < C::kTokens) ptx::storeSharedFloat(queue.tokenScale + thread * 4, tokenScale * kCodeUnit);
+#pragma unroll
+    for (int i = 0; i < (C::kTokens + 127) / 128; i++)
+      if (i * 128 + thread < C::kTokens)
+        ptx::storeSharedFloat(queue.tokenScale + (i * 128 + thread) * 4, tokenScale[i] * kCodeUnit);
     const int feature = (featureTile * C::kCluster + rank) * C::kFeatures + warpgroup * kR * kBlockRows;
 #pragma unroll
-    for (int r = 0; r < kR; r++) queue.store(p, d[r], scale[r][0], scale[r][1], feature + r * kBlockRows, token);
+    for (int unit = 0; unit < C::kUnits; unit++) {
+      const int r = unit / C::kTokenParts;
+      queue.store(p, d[unit], scale[r][0], scale[r][1], feature + r * kBlockRows, token, unit % C::kTokenParts);
+    }
   }
   if (thread == 0) ptx::storeWait<0>();
 }

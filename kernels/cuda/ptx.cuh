@@ -65,6 +65,20 @@ __device__ __forceinline__ uint32_t clusterAddress(uint32_t address, uint32_t ra
   return mapped;
 }
 
+__device__ __forceinline__ uint32_t clusterSize() {
+  uint32_t size;
+  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+
+/// Writes to the shared memory of a block of the cluster and completes 16 bytes at that block's barrier.
+__device__ __forceinline__ void storeAsync(uint32_t to, float4 v, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+               : "memory");
+}
+
+__device__ __forceinline__ void clusterArriveRelaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void clusterArrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 __device__ __forceinline__ void clusterWait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
@@ -182,6 +196,20 @@ __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b),
                "r"(c), "r"(d)
                : "memory");
+}
+
+/// Transposes an 8×8 matrix of 16-bit elements held by a warp: lane i has elements 2(i % 4), 2(i % 4) + 1 of row i / 4.
+__device__ __forceinline__ uint32_t transposeMatrix(uint32_t v) {
+  uint32_t t;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(v));
+  return t;
+}
+
+/// 1 / x to about one ulp; subnormal x counts as zero.
+__device__ __forceinline__ float reciprocal(float x) {
+  float v;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
+  return v;
 }
 
 __device__ __forceinline__ uint32_t packBf16(float low, float high) {

@@ -28,9 +28,19 @@ __device__ __forceinline__ void pin(uint32_t (&a)[kCount]) {
   for (int i = 0; i < kCount; i++) asm volatile("" : "+r"(a[i])::"memory");
 }
 
-/// Descriptor of a K-major tile with 128-byte rows, 128-byte swizzle, at a 1024-byte aligned shared address.
-__device__ __forceinline__ uint64_t descriptor(uint32_t address) {
-  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+template <int kCount>
+__device__ __forceinline__ void pinValues(float (&a)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "+f"(a[i]));
+}
+
+/// Low half of the descriptor of a K-major tile with 128-byte rows, 128-byte swizzle, at a 1024-byte aligned shared
+/// address. Adding bytes / 16 moves it: 2 a 32-byte step along K, 64 every eight rows.
+__device__ __forceinline__ uint32_t descriptorLow(uint32_t address) { return ((address & 0x3ffff) >> 4) | (1u << 16); }
+
+__device__ __forceinline__ uint64_t descriptor(uint32_t low) {
+  constexpr uint32_t kHigh = (1024 / 16) | (1u << 30);  // eight rows are 1024 bytes; 128-byte swizzle
+  return static_cast<uint64_t>(kHigh) << 32 | low;
 }
 
 template <int kWidth>
