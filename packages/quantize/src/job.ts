@@ -11,7 +11,7 @@ import type { QuantizeOptions } from './quantize-options.js'
 import type { Recipe } from './recipe/recipe.js'
 
 /** What the model is run on. */
-export interface Calibration {
+interface Calibration {
   readonly backend: Backend
   readonly windows: readonly Int32Array[]
   readonly store: HiddenStateStore

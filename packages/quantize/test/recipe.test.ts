@@ -24,7 +24,7 @@ describe('parseRecipe', () => {
   it('fills in defaults', () => {
     expect(parseRecipe({})).toEqual({
       smoothing: {},
-      weights: { groupSize: 128, scale: 'bf16', tensorScale: 'off', lookupRounding: false, search: 'absmax' },
+      weights: { groupSize: 128, scale: 'bf16', lookupRounding: false, search: 'absmax' },
       overrides: [],
       activations: 'e4m3',
       queries: 'none',
@@ -32,12 +32,6 @@ describe('parseRecipe', () => {
       kv: { dtype: 'bf16' },
       calibration: { windows: 10, length: 2048, seed: 0 },
     })
-  })
-
-  it('chooses a tensor scale where scales are E4M3, unless the recipe says otherwise', () => {
-    expect(parseRecipe({ weights: { scale: 'e4m3' } }).weights.tensorScale).toBe('auto')
-    expect(parseRecipe({ weights: { scale: 'e4m3', tensorScale: 3 } }).weights.tensorScale).toBe(3)
-    expect(parseRecipe({ weights: { scale: 'e4m3', tensorScale: 'off' } }).weights.tensorScale).toBe('off')
   })
 
   it('takes "off" for a part of the method, as if it were left out', () => {
@@ -133,7 +127,10 @@ describe('weightChoice', () => {
   const down = 'model.layers.3.mlp.down_proj.weight'
 
   it('is the weights of the recipe where nothing matches', () => {
-    expect(choice([{ match: 'model.layers.*.mlp.up_proj.weight', skip: true }], down)).toEqual(parseRecipe({}).weights)
+    expect(choice([{ match: 'model.layers.*.mlp.up_proj.weight', skip: true }], down)).toEqual({
+      ...parseRecipe({}).weights,
+      tensorScale: 'off',
+    })
   })
 
   it('matches names, stars, double stars and regular expressions', () => {
@@ -157,6 +154,13 @@ describe('weightChoice', () => {
     ]
     expect(choice(overrides, 'model.layers.2.mlp.down_proj.weight')).toBe('skip')
     expect(choice(overrides, down)).toMatchObject({ groupSize: 64, lookupRounding: true, scale: 'bf16' })
+  })
+
+  it('chooses a tensor scale where scales are E4M3, unless the recipe says otherwise', () => {
+    expect(choice([], down, { scale: 'e4m3' })).toMatchObject({ tensorScale: 'auto' })
+    expect(choice([], down, { scale: 'e4m3', tensorScale: 3 })).toMatchObject({ tensorScale: 3 })
+    expect(choice([], down, { scale: 'e4m3', tensorScale: 'off' })).toMatchObject({ tensorScale: 'off' })
+    expect(choice([], down, { scale: 'bf16' })).toMatchObject({ tensorScale: 'off' })
   })
 
   it('chooses the tensor scale anew with another scale type', () => {

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { createShardedSafetensors, encodeBf16, modelTensors, parseModelConfig } from '@fireq/formats'
 
 /** A Llama of three layers, small enough for the reference backend. */
-export const tinyConfig = {
+const tinyConfig = {
   model_type: 'llama',
   architectures: ['LlamaForCausalLM'],
   hidden_size: 64,

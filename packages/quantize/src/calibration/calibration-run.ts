@@ -3,7 +3,7 @@ import type { LlamaConfig } from '@fireq/formats'
 import type { Backend, WeightSource } from '@fireq/kernels'
 import type { HiddenStateStore } from './hidden-state-store.js'
 
-export interface CalibrationOptions {
+interface CalibrationOptions {
   readonly config: LlamaConfig
   readonly backend: Backend
   readonly windows: readonly Int32Array[]

@@ -17,7 +17,7 @@ import { fromLayerWeights, toLayerWeights } from './layer-tensors.js'
 import { type WeightError, weightError } from './weight-error.js'
 
 /** A layer as it is written. */
-export interface RoundedLayer {
+interface RoundedLayer {
   readonly tensors: ReadonlyMap<string, Tensor>
   /** Of every INT4 weight, against the weight that the transforms left. */
   readonly errors: Readonly<Record<string, WeightError>>

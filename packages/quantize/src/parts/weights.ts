@@ -17,29 +17,27 @@ export const weightFields = {
   search: oneOf(...(Object.keys(SCALE_SEARCHES) as ScaleSearchName[])),
 }
 
-/** How one tensor is rounded. */
-export interface WeightOptions {
+/** How weights are rounded, as a recipe says it: without a tensor scale, that depends on the type of the scales. */
+export interface WeightFields {
   readonly groupSize: number
   readonly scale: 'bf16' | 'e4m3'
-  readonly tensorScale: 'auto' | 'off' | number
+  readonly tensorScale?: 'auto' | 'off' | number
   readonly lookupRounding: boolean
   readonly search: ScaleSearchName
 }
 
-/** Fields as written in a recipe, with the rest filled in: a tensor scale is chosen where there are E4M3 scales. */
-export function completeWeights(given: Partial<WeightOptions>): WeightOptions {
-  const { groupSize = 128, scale = 'bf16', lookupRounding = false, search = 'absmax' } = given
-  return {
-    groupSize,
-    scale,
-    tensorScale: given.tensorScale ?? (scale === 'e4m3' ? 'auto' : 'off'),
-    lookupRounding,
-    search,
-  }
+/** How one tensor is rounded. */
+export interface WeightOptions extends WeightFields {
+  readonly tensorScale: 'auto' | 'off' | number
+}
+
+/** Fills in the tensor scale: it is chosen where there are E4M3 scales, and BF16 scales need none. */
+export function completeWeights(fields: WeightFields): WeightOptions {
+  return { ...fields, tensorScale: fields.tensorScale ?? (fields.scale === 'e4m3' ? 'auto' : 'off') }
 }
 
 /** What is wrong with a combination of fields, or undefined. */
-export function weightsProblem({ groupSize, scale, tensorScale }: WeightOptions): string | undefined {
+export function weightsProblem({ groupSize, scale, tensorScale = 'off' }: WeightFields): string | undefined {
   if (groupSize % 8 !== 0) return `expected a multiple of 8 for groupSize but received ${groupSize}`
   if (scale !== 'e4m3' && tensorScale !== 'off' && tensorScale !== 0) {
     return `expected tensorScale to be "off" with ${scale} scales, which need none, but received ${JSON.stringify(tensorScale)}`
@@ -53,10 +51,16 @@ export const weights = definePart({
   schema: object(weightFields)
     .partial()
     .default({})
-    .transform((given, context) => {
-      const options = completeWeights(given)
-      const message = weightsProblem(options)
+    .transform((given, context): WeightFields => {
+      const fields = {
+        groupSize: 128,
+        scale: 'bf16' as const,
+        lookupRounding: false,
+        search: 'absmax' as const,
+        ...given,
+      }
+      const message = weightsProblem(fields)
       if (message !== undefined) context.addIssue({ code: 'custom', message })
-      return options
+      return fields
     }),
 })

@@ -1,6 +1,6 @@
 import type { LlamaConfig } from '@fireq/formats'
 import { type LinearSpec, modelFamily } from '@fireq/model'
-import { completeWeights, type WeightOptions, weightsProblem } from '../parts/weights.js'
+import { completeWeights, type WeightFields, type WeightOptions, weightsProblem } from '../parts/weights.js'
 import type { Recipe } from '../recipe/recipe.js'
 import { tensorPattern } from '../recipe/tensor-pattern.js'
 import { groupByLayer, joinLayers } from './layer-names.js'
@@ -10,7 +10,7 @@ export type WeightChoice = WeightOptions | 'skip'
 
 /** The recipe's choice for a tensor: its `weights`, then every override that matches, the later over the earlier. */
 export function weightChoice(recipe: Recipe, tensor: string): WeightChoice {
-  let given: Partial<WeightOptions> = recipe.weights
+  let given: WeightFields = recipe.weights
   let skipped = false
   for (const { match, skip, ...fields } of recipe.overrides) {
     if (!tensorPattern(match).test(tensor)) continue
