@@ -88,7 +88,7 @@ describe('quantizeModel without calibration', () => {
     expect(Object.keys(layers[2]!.weightErrors).length).toBe(3)
   })
 
-  it('says which weight can not be rounded', async () => {
+  it('says which weight can not be rounded, or smoothed', async () => {
     const model: ModelSource = Object.assign(Object.create(source) as ModelSource, {
       tensor: async (name: string) => {
         const tensor = await source.tensor.call(source, name)
@@ -99,6 +99,13 @@ describe('quantizeModel without calibration', () => {
       dtype: (name: string) => source.dtype(name),
     })
     await expect(quantizeModel(model, rtn, out())).rejects.toThrow(`${up}: Expected finite weights but received NaN`)
+    const smoothed = parseRecipe({
+      weights: { groupSize: 32 },
+      smoothing: { channelWise: { gateUp: { type: 1, constant: 1 } } },
+    })
+    await expect(quantizeModel(model, smoothed, out())).rejects.toThrow(
+      'Layer 1: Expected a finite value for up[1, 36]',
+    )
   })
 })
 

@@ -30,7 +30,11 @@ export function transformLayer(
   transforms: readonly LayerTransform[],
 ): LayerDraft {
   const draft: LayerDraft = { weights: toLayerWeights(layer, tensors), plan: [] }
-  return transforms.reduce((current, transform) => transform.apply(current), draft)
+  try {
+    return transforms.reduce((current, transform) => transform.apply(current), draft)
+  } catch (cause) {
+    throw new QuantizeError(`Layer ${layer}: ${(cause as Error).message}`, { cause })
+  }
 }
 
 /**
