@@ -18,7 +18,7 @@ import {
 } from '../options.js'
 import { formatNumber, formatSeconds, formatWhole } from '../terminal/format.js'
 import { interruptible } from '../terminal/interrupt.js'
-import { note, print, printJson } from '../terminal/output.js'
+import { print, printJson } from '../terminal/output.js'
 import { createProgress } from '../terminal/progress.js'
 import { version } from '../version.js'
 
@@ -92,8 +92,7 @@ async function runEval(dir: string, options: EvalOptions, signal: AbortSignal): 
   const data = await loadTokens(options.data, { dir, vocabSize }, options.framing)
   const windows = tokenWindows(data.ids, window).slice(0, options.maxWindows)
 
-  using backend = await openBackend(options)
-  note(`${backend.name}: ${backend.description}`, { quiet })
+  using backend = openBackend(options)
   const plan = planOverrides(options)
   const load = { kvTokens: window, signal }
   const began = performance.now()
@@ -104,10 +103,7 @@ async function runEval(dir: string, options: EvalOptions, signal: AbortSignal): 
   const progress = createProgress({ quiet })
   const total = windows.length * (window - 1)
   const watched = watchTokens(model, (done) => {
-    progress.update(
-      done / total,
-      `window ${Math.min(Math.floor(done / (window - 1)) + 1, windows.length)} of ${windows.length}`,
-    )
+    progress.update(done / total, `window ${Math.ceil(done / (window - 1))} of ${windows.length}`)
   })
   try {
     const result = await (baseline

@@ -71,7 +71,7 @@ async function generate(dir: string, text: string, options: Options, signal: Abo
   const tokenizer = await loadTokenizer(dir)
   const prompt = tokenizer.encode(text, { addBos: tokenizer.bosId !== undefined })
   checkVocabulary(prompt, { dir, vocabSize })
-  using backend = await openBackend(options)
+  using backend = openBackend(options)
   const { maxTokens, temperature, topK, topP, seed } = options
   const kvTokens = Math.min(prompt.length + maxTokens, maxPositionEmbeddings)
   const began = performance.now()
@@ -95,14 +95,13 @@ async function generate(dir: string, text: string, options: Options, signal: Abo
       process.stdout.write(show(decoder.push(value)))
     }
   } finally {
-    process.stdout.write(`${show(decoder.flush())}\n`)
+    if (stats.tokens > 0) process.stdout.write(`${show(decoder.flush())}\n`)
   }
   if (!options.stats) return
   const [prefill, decode] = [(stats.first - loaded) / 1000, (stats.last - stats.first) / 1000]
   const speed = (count: number, seconds: number) =>
     count > 0 && seconds > 0 ? `, ${(count / seconds).toFixed(1)} tokens/s` : ''
   const lines = [
-    `backend  ${backend.name}: ${backend.description}`,
     `load     ${formatSeconds((loaded - began) / 1000)}, ${formatBytes(model.weightBytes)} weights, ${formatBytes(model.kvBytes)} KV cache`,
     ...(stats.tokens > 0
       ? [`prompt   ${prompt.length} tokens in ${formatSeconds(prefill)}${speed(prompt.length, prefill)}`]

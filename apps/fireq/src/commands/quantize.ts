@@ -88,9 +88,8 @@ async function quantize(dir: string, options: Options, signal: AbortSignal, begi
   if (problems.length > 0) throw new Error(problems.join('\n'))
   if (options.dryRun) return
 
-  const backend = needed ? await openBackend(options) : undefined
+  const backend = needed ? openBackend(options) : undefined
   try {
-    if (backend) note(`${backend.name}: ${backend.description}`, options)
     const progress = createProgress({ quiet })
     const began = performance.now()
     const onProgress = (at: QuantizeProgress) => {

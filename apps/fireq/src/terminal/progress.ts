@@ -76,7 +76,7 @@ function lines(stream: NodeJS.WriteStream, now: () => number): Progress {
 /** Too early guesses are worse than none. */
 function estimate(began: number, now: number, fraction: number): number | undefined {
   const elapsed = now - began
-  return fraction < 0.02 || elapsed < 1 ? undefined : (elapsed / fraction) * (1 - fraction)
+  return fraction < 0.02 || fraction >= 1 || elapsed < 1 ? undefined : (elapsed / fraction) * (1 - fraction)
 }
 
 function percent(fraction: number): string {
@@ -84,7 +84,7 @@ function percent(fraction: number): string {
 }
 
 function leftText(secondsLeft: number | undefined): string {
-  return secondsLeft === undefined ? '' : ` · ${formatSeconds(secondsLeft)} left`
+  return secondsLeft === undefined || secondsLeft < 0.05 ? '' : ` · ${formatSeconds(secondsLeft)} left`
 }
 
 function clock(): number {
