@@ -4,15 +4,16 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { calibrationWindows, LayerRunner } from '@fireq/calibration'
 import { type ModelSource, openModel, type Tensor, toFloat32 } from '@fireq/formats'
-import { ReferenceBackend } from '@fireq/kernels'
+import { backendReport, createBackend } from '@fireq/kernels'
 import { evaluate, LanguageModel, type LoadModelOptions, type LoadSource } from '@fireq/model'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadRecipe, parseRecipe, preflight, quantizeModel } from '../src/index.js'
 import { fromLayerWeights } from '../src/layer/layer-tensors.js'
 import { transformLayer } from '../src/layer/round-layer.js'
 import { layerTransforms, observersOf } from '../src/layer/transforms.js'
+import { digests } from './digests.js'
 
-const backend = new ReferenceBackend()
+const backend = createBackend('auto', { onNotice: () => {} })
 const standin = fileURLToPath(new URL('../../../models/standin', import.meta.url))
 const inFloat32: LoadModelOptions = {
   plan: { compute: 'f32', activations: 'none', queries: 'none', probabilities: 'f32', kv: { dtype: 'f32' } },
@@ -29,6 +30,7 @@ beforeAll(async () => {
   tokens = Int32Array.from(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2))
 })
 afterAll(async () => {
+  backend.dispose()
   await source.close()
   await rm(dir, { recursive: true })
 })
@@ -145,4 +147,27 @@ describe('the stand-in model, quantized end to end', () => {
     expect(klDivergence).toBeLessThan(0.25)
     expect(top1Agreement).toBeGreaterThan(0.7)
   })
+
+  it.skipIf(!backendReport().some(({ name, usable }) => name === 'cpu' && usable))(
+    'is the same to the bit on the cpu backend, resumed or not, on one thread or two',
+    async () => {
+      const recipe = { ...(await loadRecipe('fireq')), calibration: { windows: 2, length: 100, seed: 3 } }
+      const quantize = async (name: string, threads: number, stopAt?: number) => {
+        using cpu = createBackend('cpu', { threads })
+        const controller = new AbortController()
+        const onProgress = ({ layer }: { layer?: number }) => {
+          if (layer === stopAt) controller.abort()
+        }
+        await quantizeModel(source, recipe, join(dir, name), {
+          backend: cpu,
+          calibrationIds: tokens,
+          ...(stopAt !== undefined && { signal: controller.signal, onProgress }),
+        })
+      }
+      await quantize('whole', 2)
+      await expect(quantize('resumed', 1, 5)).rejects.toThrow('aborted')
+      await quantize('resumed', 2)
+      expect(await digests(join(dir, 'resumed'))).toEqual(await digests(join(dir, 'whole')))
+    },
+  )
 })
