@@ -11,7 +11,10 @@ export type {
   WeightSet,
   WeightSource,
 } from './backend.js'
+export { type BackendStatus, backendReport, type CreateBackendOptions, createBackend } from './create-backend.js'
+export type { InstructionSet } from './env.js'
 export { BackendError, ProgramError } from './errors.js'
+export { CpuBackend, type CpuOptions, type MachinePeak } from './native/cpu-backend.js'
 export type { Op, OpKind, OpOf } from './ops/index.js'
 export { ops } from './ops/index.js'
 export type { BufferDType, BufferSpec, Dim, SymbolicDim } from './program/buffer.js'

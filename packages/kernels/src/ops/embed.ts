@@ -22,7 +22,7 @@ export const embed = defineOp({
     const row = new Float64Array(hiddenSize)
     tokens.forEach((id, t) => {
       table.decodeRow(id, row)
-      out.set(row, t * hiddenSize)
+      for (let i = 0; i < hiddenSize; i++) out[t * hiddenSize + i] = row[i]! * table.channelScale(id)
     })
   },
 })
