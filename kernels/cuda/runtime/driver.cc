@@ -31,8 +31,23 @@ void resolveAll(void* library, const std::string& where, Functions&... functions
 }  // namespace
 
 bool isSticky(CUresult result) {
-  constexpr CUresult kHardwareFault = 700, kLast = 720;  // illegal address … launch failure
-  return result == 214 || result == 220 || (result >= kHardwareFault && result < kLast && result != 701);
+  switch (result) {
+    case 214:  // uncorrectable ECC error
+    case 220:  // uncorrectable NVLink error
+    case 700:  // illegal address
+    case 702:  // launch timeout
+    case 709:  // context destroyed
+    case 710:  // device-side assertion
+    case 714:  // hardware stack error
+    case 715:  // illegal instruction
+    case 716:  // misaligned address
+    case 717:  // invalid address space
+    case 718:  // invalid program counter
+    case 719:  // launch failed
+      return true;
+    default:
+      return false;
+  }
 }
 
 std::string versionText(int version) { return format("%d.%d", version / 1000, version % 1000 / 10); }
