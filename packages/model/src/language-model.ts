@@ -181,6 +181,7 @@ export class LanguageModel implements SteppingModel, Disposable {
     try {
       const executable = await this.#executable(to)
       const results = await executable.run({ ...feeds, ...settings(outputEnds) }, { kv: this.#kv, signal })
+      signal?.throwIfAborted() // the backend may have been quicker than the abort
       return { results, outputEnds }
     } catch (error) {
       rollBack()

@@ -10,4 +10,5 @@ export const backends: readonly { name: string; backend: Backend }[] = report
 /** One that can do more than a few tokens in a test's time. */
 export const fastBackend: Backend | undefined = backends.find(({ name }) => name !== 'reference')?.backend
 
-for (const { name, usable, detail } of report) if (!usable) console.log(`skipped on the ${name} backend: ${detail.replace(/\s*\n\s*/g, ' ')}`)
+for (const { name, usable, detail } of report)
+  if (!usable) console.log(`skipped on the ${name} backend: ${detail.replace(/\s*\n\s*/g, ' ')}`)
