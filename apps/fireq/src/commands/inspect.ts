@@ -1,19 +1,6 @@
 import { Command } from 'commander'
-import { errorsAgainst, isSmoothed, recordedErrors } from '../inspect/errors.js'
-import { globMatcher } from '../inspect/glob.js'
-import { type Listing, openListing } from '../inspect/listing.js'
-import { formatInspection, type Inspection, inspectionJson } from '../inspect/report.js'
-import { type ValueStatistics, valueStatistics } from '../inspect/statistics.js'
-import type { GlobalOptions } from '../options.js'
+import type { InspectOptions } from '../inspect/run-inspect.js'
 import { interruptible } from '../terminal/interrupt.js'
-import { note, print, printJson } from '../terminal/output.js'
-import { createProgress } from '../terminal/progress.js'
-
-interface Options extends GlobalOptions {
-  readonly tensor?: string
-  readonly against?: string
-  readonly json?: boolean
-}
 
 const HELP = `
 Errors are ‖W − Ŵ‖ / ‖W‖: those recorded when the model was quantized, against the weights that smoothing left; or with
@@ -35,55 +22,8 @@ export function inspectCommand(): Command {
     .option('--json', 'the result as JSON')
     .addHelpText('after', HELP)
   return command.action(async (path: string) => {
-    const options = command.optsWithGlobals<Options>()
-    await interruptible((signal) => inspect(path, options, signal))
+    const { runInspect } = await import('../inspect/run-inspect.js')
+    const options = command.optsWithGlobals<InspectOptions>()
+    await interruptible((signal) => runInspect(path, options, signal))
   })
-}
-
-async function inspect(path: string, options: Options, signal: AbortSignal): Promise<void> {
-  await using listing = await openListing(path)
-  const { tensor: glob, against } = options
-  const tensors = glob === undefined ? listing.tensors : listing.tensors.filter(({ name }) => globMatcher(glob)(name))
-  if (glob !== undefined && tensors.length === 0) {
-    const example = listing.tensors[0]?.name
-    throw new Error(
-      `Expected a tensor that matches ${glob} but none of ${listing.tensors.length} does${example ? `, such as ${example}` : ''}`,
-    )
-  }
-  const shown: Listing = { ...listing, tensors }
-  const errors = against === undefined ? recordedErrors(listing) : await measure(shown, against, options, signal)
-  const inspection: Inspection = {
-    listing,
-    tensors,
-    ...(glob !== undefined && { statistics: await statisticsOf(shown, signal) }),
-    ...(errors && { errors, errorsFrom: against ?? 'the weights before rounding' }),
-  }
-  if (options.json) printJson(inspectionJson(inspection))
-  else print(formatInspection(inspection))
-  if (listing.problem) throw listing.problem
-  if (against !== undefined && isSmoothed(listing)) {
-    note('Note: smoothing scaled weights of this model on purpose, and these errors contain that.', options)
-  }
-  if (!errors && listing.model?.quantization) {
-    note('Note: the model has no record of its errors; --against <unquantized model> measures them.', options)
-  }
-}
-
-async function measure(listing: Listing, against: string, { quiet }: Options, signal: AbortSignal) {
-  await using original = await openListing(against)
-  const progress = createProgress({ quiet })
-  try {
-    return await errorsAgainst(listing, original, (name, fraction) => progress.update(fraction, name), signal)
-  } finally {
-    progress.stop()
-  }
-}
-
-async function statisticsOf({ tensors }: Listing, signal: AbortSignal): Promise<Map<string, ValueStatistics>> {
-  const statistics = new Map<string, ValueStatistics>()
-  for (const tensor of tensors) {
-    const values = await valueStatistics(tensor, signal)
-    if (values) statistics.set(tensor.name, values)
-  }
-  return statistics
 }

@@ -1,24 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { loadRecipe, parseRecipe, type Recipe, recipeNames } from '@fireq/quantize'
-import { InvalidArgumentError } from 'commander'
 import { UsageError } from '../errors.js'
-
-/** One `--set`: a path into the recipe, and what to put there. */
-export interface Setting {
-  readonly text: string
-  readonly path: readonly string[]
-  readonly value: unknown
-}
-
-/** Parses `weights.groupSize=64`: the value is JSON where it can be, and else the text itself. */
-export function parseSetting(text: string, before: readonly Setting[] = []): readonly Setting[] {
-  const [, key, value] = /^([\w.]+)=(.*)$/s.exec(text) ?? []
-  const path = key?.split('.') ?? []
-  if (value === undefined || path.some((name) => name === '' || name === '__proto__')) {
-    throw new InvalidArgumentError('Expected key=value, as in weights.groupSize=64.')
-  }
-  return [...before, { text, path, value: jsonOr(value) }]
-}
+import type { Setting } from './settings.js'
 
 /** A built-in recipe or a file, with settings applied. */
 export async function recipeOf(nameOrPath: string, settings: readonly Setting[]): Promise<Recipe> {
@@ -45,14 +28,6 @@ function applySetting(recipe: unknown, { text, path, value }: Setting): unknown 
   }
   at[last] = value
   return recipe
-}
-
-function jsonOr(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return text
-  }
 }
 
 async function isFile(path: string): Promise<boolean> {
