@@ -37,6 +37,7 @@ export class NativeExecutable implements Executable {
       abort = run.abort
       signal?.addEventListener('abort', abort, { once: true })
       await run.done
+      signal?.throwIfAborted() // it may have finished just before it heard
       return results
     } catch (error) {
       signal?.throwIfAborted()
