@@ -14,9 +14,9 @@ using namespace fireq;
     gemmLarge<NAME##_config>(p);                                                                                       \
   }
 
-FIREQ_GEMM_LARGE(v3_s4, 2, 1, 2, 256, 5, 0, 4, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v3_s8, 2, 1, 2, 256, 5, 0, 8, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v3_s8_lag, 2, 1, 2, 256, 5, 2, 8, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v3_s16, 2, 1, 2, 256, 5, 0, 16, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v3_s8_full, 2, 1, 2, 256, 5, 0, 8, Codes::kFull, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v3_f256_s8, 2, 2, 1, 128, 6, 0, 8, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_s8, 2, 1, 2, 256, 5, 0, 8, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_s8_lag1, 2, 1, 2, 256, 5, 1, 8, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_s16_lag1, 2, 1, 2, 256, 5, 1, 16, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_c1_s8_lag1, 1, 1, 2, 256, 5, 1, 8, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_t224, 2, 1, 2, 224, 5, 1, 8, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v5_t192, 2, 1, 2, 192, 6, 2, 8, Codes::kSymmetric, ScaleType::kBf16)

@@ -150,8 +150,6 @@ struct StoreQueue {
 #pragma unroll
     for (int piece = 0; piece < (C::kPartTokens + C::kStoreTokens - 1) / C::kStoreTokens; piece++) {
       const uint32_t base = buffers + buffer * C::kStoreBytes;
-      if (thread == 0) ptx::storeWaitRead<C::kStoreBuffers - 1>();
-      ptx::syncNamed(1 + warpgroup, 128);
 #pragma unroll
       for (int pair = 0; pair < C::kStoreTokens / 16; pair++) {
         const int first = piece * C::kStoreTokens + pair * 16;
@@ -169,6 +167,8 @@ struct StoreQueue {
         ptx::storeMatricesTransposed(base + row * 128 + ((chunk ^ (row % 8)) * 16), v[0], v[1], v[2], v[3]);
       }
       ptx::fenceAsyncShared();
+      // One barrier a piece: it also tells that the next piece's buffer has been read.
+      if (thread == 0) ptx::storeWaitRead<C::kStoreBuffers - 2>();
       ptx::syncNamed(1 + warpgroup, 128);
       if (thread == 0) {
         ptx::storeTile(&p.out, base, feature, token + part * C::kPartTokens + piece * C::kStoreTokens);
@@ -238,6 +238,9 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     }
   };
   auto rescale = [&](int unit) {
+#ifdef FIREQ_NO_RESCALE
+    return;
+#endif
     wgmma::pin(d[unit]);
 #pragma unroll
     for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[unit / C::kTokenParts][i / 2 % 2];
@@ -315,6 +318,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     for (int i = 0; i < (C::kTokens + 127) / 128; i++)
       if (i * 128 + thread < C::kTokens)
         ptx::storeSharedFloat(queue.tokenScale + (i * 128 + thread) * 4, tokenScale[i] * kCodeUnit);
+    ptx::syncNamed(1 + warpgroup, 128);
     const int feature = (featureTile * C::kCluster + rank) * C::kFeatures + warpgroup * kR * kBlockRows;
 #pragma unroll
     for (int unit = 0; unit < C::kUnits; unit++) {

@@ -4,7 +4,8 @@
 //
 // * a cluster shares one tile of features and cuts K among its blocks, so that every SM reads; partial sums meet in the
 //   blocks' shared memory, each block adding up its share in a fixed order: deterministic, and no trip through the L2;
-// * the fetching warp fills the whole ring with weights before it waits for the previous kernel: weights don't depend on it;
+// * the whole ring is filled with weights before the block waits for the previous kernel: weights don't depend on it. Two
+//   blocks fit an SM, so that one kernel's weights arrive while the previous one still multiplies;
 // * each group's sum leaves the tensor core's accumulator times its scale in FP32, so this path is the precise one.
 #pragma once
 #include <cuda.h>
@@ -34,7 +35,7 @@ struct GemmSmallConfig {
   static constexpr ScaleType kScale = kScale_;
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;
-  static constexpr int kThreads = kWarpgroups * 128 + 32;
+  static constexpr int kThreads = kWarpgroups * 128;
   static constexpr int kTiles = kWarpgroups * 4 * (kTokens / 8);  // 16 × 8 tiles of the result, one warp each
 };
 
@@ -60,43 +61,41 @@ struct GroupRange {
       : first(groups * rank / ranks), last(groups * (rank + 1) / ranks) {}
 };
 
+/// What one thread needs to fetch groups into the ring.
 template <class C>
-__device__ __forceinline__ void fetchSlice(const GemmSmallParams& p, GemmSmallShared<C>& shared, int featureTile,
-                                           GroupRange range) {
-  constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
-  const int groups = p.K / kGroupSize, token = blockIdx.y * C::kTokens;
-  const int firstBlock = featureTile * C::kWarpgroups;
-  const int validBlocks = min(C::kWarpgroups, (p.N + kBlockRows - 1) / kBlockRows - firstBlock);
-  const uint8_t* from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
-  const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
-  const uint32_t x = ptx::smemAddress(shared.x), weight = ptx::smemAddress(shared.weight);
+struct Fetcher {
+  static constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
+  const CUtensorMap* map;
+  const uint8_t* from;
+  uint32_t full, x, weight;
+  int groups, validBlocks, token;
 
-  auto fetchWeight = [&](int stage, int g) {
+  __device__ __forceinline__ Fetcher(const GemmSmallParams& p, GemmSmallShared<C>& shared, int featureTile)
+      : map(&p.x),
+        full(ptx::smemAddress(shared.full)),
+        x(ptx::smemAddress(shared.x)),
+        weight(ptx::smemAddress(shared.weight)),
+        groups(p.K / kGroupSize),
+        token(blockIdx.y * C::kTokens) {
+    const int firstBlock = featureTile * C::kWarpgroups;
+    validBlocks = min(C::kWarpgroups, (p.N + kBlockRows - 1) / kBlockRows - firstBlock);
+    from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
+  }
+  __device__ __forceinline__ void fetchWeight(int stage, int g) const {
     ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * kBlock);
     for (int b = 0; b < validBlocks; b++)
       ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * kBlock, from + (static_cast<size_t>(b) * groups + g) * kBlock,
                     kBlock, full + stage * 8);
-  };
-  auto fetchX = [&](int stage, int g) {
-    ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, token, full + stage * 8);
-  };
-
-  const int ahead = min(C::kStages, range.last - range.first);
-  for (int i = 0; i < ahead; i++) fetchWeight(i, range.first + i);
-  ptx::waitForPrevious();
-  for (int i = 0; i < ahead; i++) fetchX(i, range.first + i);
-  int stage = 0, parity = 0;
-  for (int g = range.first + ahead; g < range.last; g++) {
-    ptx::barrierWait(empty + stage * 8, parity);
-    fetchWeight(stage, g);
-    fetchX(stage, g);
-    if (++stage == C::kStages) stage = 0, parity ^= 1;
   }
-}
+  __device__ __forceinline__ void fetchX(int stage, int g) const {
+    ptx::copyTile(x + stage * C::kXBytes, map, g * kGroupSize, token, full + stage * 8);
+  }
+};
 
 /// acc[c][…] = this warpgroup's 64 × kTokens sum over the range, in the fragment layout of wgmma.
 template <class C>
-__device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, GroupRange range, float (&acc)[C::kTokens / 2]) {
+__device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, const Fetcher<C>& fetcher, GroupRange range,
+                                         float (&acc)[C::kTokens / 2]) {
   constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
   const int thread = threadIdx.x % 128, lane = thread % 32, row = thread / 32 * 16 + lane / 4;
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
@@ -136,9 +135,17 @@ __device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, GroupRange 
         wgmma::Wgmma<C::kTokens>::e4m3(sum, &operands[u].codes[4 * step],
                                        wgmma::descriptor(tile + stage * (C::kXBytes / 16) + 2 * step), step != 0);
       wgmma::commit();
-      const int current = stage;
+      const int current = stage, emptyParity = parity;
       if (++stage == C::kStages) stage = 0, parity ^= 1;
       if (g + u + 1 < range.last) load(operands[u ^ 1]);
+      // The stage before this one is free as soon as the slowest warp has left it.
+      if (threadIdx.x == 0 && g + u > range.first && g + u - 1 + C::kStages < range.last) {
+        const int previous = current == 0 ? C::kStages - 1 : current - 1;
+        ptx::barrierWait(empty + previous * 8, current == 0 ? emptyParity ^ 1 : emptyParity);
+        fetcher.fetchWeight(previous, g + u - 1 + C::kStages);
+        fetcher.fetchX(previous, g + u - 1 + C::kStages);
+      }
+      __syncwarp();
       wgmma::wait<0>();
       wgmma::pin(sum);
       if (lane == 0) ptx::barrierArrive(empty + current * 8);
@@ -168,32 +175,32 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
   const int featureTile = blockIdx.x / ranks, token = blockIdx.y * C::kTokens;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const GroupRange range(p.K / kGroupSize, rank, ranks);
-  const bool fetches = warp == C::kWarpgroups * 4;
 
   ptx::launchDependents();
   const uint32_t met = ptx::smemAddress(&shared.met);
   const int myTiles = (C::kTiles - rank + ranks - 1) / ranks;
-  if (threadIdx.x == C::kWarpgroups * 128) {
+  const Fetcher<C> fetcher(p, shared, featureTile);
+  const int ahead = min(C::kStages, range.last - range.first);
+  if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
       ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
     }
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();
+    for (int i = 0; i < ahead; i++) fetcher.fetchWeight(i, range.first + i);
     if (ranks > 1) ptx::barrierArriveExpect(met, myTiles * ranks * 512);
   }
   __syncthreads();
   if (ranks > 1) ptx::clusterArriveRelaxed();
-  if (fetches) {
-    if (lane == 0) fetchSlice<C>(p, shared, featureTile, range);
-    return;
-  }
-
   ptx::waitForPrevious();
+  if (threadIdx.x == 0)
+    for (int i = 0; i < ahead; i++) fetcher.fetchX(i, range.first + i);
+  __syncwarp();
   if (threadIdx.x < C::kTokens)
     shared.tokenScale[threadIdx.x] = token + threadIdx.x < p.M ? __ldg(p.tokenScale + token + threadIdx.x) : 0.f;
   float acc[C::kTokens / 2];
-  sumSlice<C>(shared, range, acc);
+  sumSlice<C>(shared, fetcher, range, acc);
 
   // Tile c · warps + w is 16 features of warp w × 8 tokens of column c; block t % ranks adds up tile t.
   constexpr int kWarps = C::kWarpgroups * 4;

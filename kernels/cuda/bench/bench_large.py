@@ -7,7 +7,7 @@ import argparse, json
 import torch
 from driver import Module
 from gemm import GemmLarge, poison, reference, relative_error
-from harness import Weights, activations, capture, check, times
+from harness import Weights, activations, capture, check, sustained, times
 
 parser = argparse.ArgumentParser()
 parser.add_argument("cubin")
@@ -17,6 +17,7 @@ parser.add_argument("--tokens", default="256,1024,4096,16384")
 parser.add_argument("--sweep", default="16")
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--check", action="store_true")
+parser.add_argument("--sustain", type=int, default=0, help="M at which clocks and power are read too")
 parser.add_argument("--json")
 args = parser.parse_args()
 module, sweeps = Module(args.cubin), args.sweep.split(",")
@@ -46,6 +47,9 @@ for shape in filter(None, args.shapes.split(",")):
         for name, run in weights.baselines(x8, token_scale).items():
             graphs[name] = capture([lambda i=i: run(i) for i in range(count)])
         t = times(graphs, count, args.rounds)
+        if m == args.sustain:
+            for name, (us, mhz, watt) in sustained(graphs, count).items():
+                print(f"  sustained {name}: {us:.1f} us, {flops / us / 1e6:.0f} TF, {mhz:.0f} MHz, {watt:.0f} W", flush=True)
         best = min(t["fp8 row"], t["fp8 tensor"])
         rows.append(dict(N=n, K=k, M=m, us=t, error=errors))
         print(f"{n}x{k} M={m}: fp8 row {t['fp8 row']:.1f} tensor {t['fp8 tensor']:.1f} err {errors['fp8 row']:.2e} | "

@@ -31,6 +31,30 @@ def times(graphs, count, rounds=7):
     return {name: statistics.median(v) for name, v in found.items()}
 
 
+def sustained(graphs, count, seconds=0.4):
+    """Replays each graph for a while. → name → (mean µs, SM MHz, watt) near the end."""
+    import time
+
+    import pynvml
+
+    pynvml.nvmlInit()
+    device, found = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device()), {}
+    for name, graph in graphs.items():
+        torch.cuda.synchronize()
+        start, replays = time.time(), 0
+        samples = []
+        while time.time() - start < seconds:
+            for _ in range(4):
+                graph.replay()
+            replays += 4
+            samples.append((pynvml.nvmlDeviceGetClockInfo(device, 1), pynvml.nvmlDeviceGetPowerUsage(device) / 1e3))
+            torch.cuda.synchronize()
+        spent = time.time() - start
+        half = samples[len(samples) // 2:]
+        found[name] = (spent / replays / count * 1e6, statistics.median(s[0] for s in half), statistics.median(s[1] for s in half))
+    return found
+
+
 class Weights:
     """One [N, K] weight in every form that is timed, in enough copies to pass the L2."""
 
