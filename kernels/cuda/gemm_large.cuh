@@ -31,7 +31,7 @@ struct GemmLargeParams {
   int tokenTilesPerSweep;
 };
 
-template <int kRowBlocks_, int kTokenParts_, int kTokens_, int kCluster_, int kStages_, int kLag_, int kSection_, Codes kCodes_, ScaleType kScale_>
+template <int kRowBlocks_, int kTokenParts_, int kTokens_, int kCluster_, int kStages_, int kLag_, int kSection_, int kOffset_, Codes kCodes_, ScaleType kScale_>
 struct GemmLargeConfig {
   static constexpr int kRowBlocks = kRowBlocks_;  // 64-row blocks a warpgroup
   static constexpr int kTokens = kTokens_;
@@ -45,6 +45,7 @@ struct GemmLargeConfig {
   static constexpr ScaleType kScale = kScale_;
 
   static constexpr int kSection = kSection_;  // groups between two points with nothing in flight
+  static constexpr int kOffset = kOffset_;
   static constexpr int kWarpgroups = 2;
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kFeatures = kBlocks * kBlockRows;
@@ -74,7 +75,7 @@ template <class C>
 constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the kernel aligns its base
 
 template <class C>
-constexpr KernelInfo kGemmLargeInfo{C::kFeatures,   C::kTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
+constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
 // The tensor cores keep 13 bits behind the point of a sum and cut the rest off. A rescaled accumulator has bits to cut
@@ -195,7 +196,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   StoreQueue<C> queue{ptx::smemAddress(shared.store[warpgroup]), ptx::smemAddress(shared.tokenScale[warpgroup]), warpgroup};
 
   float d[C::kUnits][C::kPartTokens / 2];
-  float scale[kR][2], ratio[kR][2];
+  float scale[kR][2], ratio[kR][2][2];  // each ratio twice, so that it can be read beside either register bank
   uint32_t a[2][kR][16];
   Ring<C::kStages> ring;
 #pragma unroll
@@ -230,11 +231,13 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       decode<C::kCodes>(fetched[r].low, fetched[r].high, codes[r]);
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        ratio[r][half] = scale[r][half] * kRounding * ptx::reciprocal(fetched[r].scale[half]);
+        ratio[r][half][0] = scale[r][half] * kRounding * ptx::reciprocal(fetched[r].scale[half]);
+        asm volatile("mov.b32 %0, %1;" : "=f"(ratio[r][half][1]) : "f"(ratio[r][half][0]));
         scale[r][half] = fetched[r].scale[half];
       }
       wgmma::pin(codes[r]);
-      wgmma::pinValues(ratio[r]);
+      wgmma::pinValues(ratio[r][0]);
+      wgmma::pinValues(ratio[r][1]);
     }
   };
   auto rescale = [&](int unit) {
@@ -243,7 +246,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #endif
     wgmma::pin(d[unit]);
 #pragma unroll
-    for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[unit / C::kTokenParts][i / 2 % 2];
+    for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[unit / C::kTokenParts][i / 2 % 2][i % 2];
     wgmma::pin(d[unit]);
   };
   auto multiply = [&](int stage, int unit, uint32_t (&codes)[16], bool first) {
@@ -311,7 +314,16 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       for (; g < min(C::kLag, groups); g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
       ptx::arriveNamed(3, 256);
     }
+    // The two warpgroups pause at different groups, so that one always multiplies.
+    if (C::kOffset > 0 && warpgroup == 1 && g + C::kOffset <= groups) {
+      addGroups(std::integral_constant<int, C::kOffset>{}, true);
+      g += C::kOffset;
+    }
     for (; g + C::kSection <= groups; g += C::kSection) addGroups(std::integral_constant<int, C::kSection>{}, g == 0);
+    if (C::kOffset > 0 && g + C::kOffset <= groups) {
+      addGroups(std::integral_constant<int, C::kOffset>{}, g == 0);
+      g += C::kOffset;
+    }
     for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
 
 #pragma unroll

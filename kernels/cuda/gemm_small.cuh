@@ -19,30 +19,31 @@
 namespace fireq {
 
 struct GemmSmallParams {
-  CUtensorMap x;  // E4M3 [M, K], box {128, kTokens}, 128-byte swizzle
+  CUtensorMap x;  // E4M3 [K / 128, M, 128], box {128, kTokens, kBatch}, 128-byte swizzle
   const uint8_t* weight;
   const float* tokenScale;
   uint16_t* out;  // BF16 [M, N]
   int M, N, K;
 };
 
-template <int kWarpgroups_, int kTokens_, int kStages_, Codes kCodes_, ScaleType kScale_>
+template <int kWarpgroups_, int kTokens_, int kBatch_, int kStages_, Codes kCodes_, ScaleType kScale_>
 struct GemmSmallConfig {
   static constexpr int kWarpgroups = kWarpgroups_;  // each multiplies 64 features
   static constexpr int kTokens = kTokens_;
+  static constexpr int kBatch = kBatch_;  // groups a stage; their multiplications are independent and fly together
   static constexpr int kStages = kStages_;
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
-  static constexpr int kXBytes = kTokens * kGroupSize;
+  static constexpr int kXBytes = kTokens * kGroupSize;  // a group
   static constexpr int kThreads = kWarpgroups * 128;
   static constexpr int kTiles = kWarpgroups * 4 * (kTokens / 8);  // 16 × 8 tiles of the result, one warp each
 };
 
 template <class C>
 struct GemmSmallShared {
-  alignas(1024) uint8_t x[C::kStages][C::kXBytes];
-  alignas(128) uint8_t weight[C::kStages][C::kWarpgroups][kBlockBytes<C::kScale>];
+  alignas(1024) uint8_t x[C::kStages][C::kBatch][C::kXBytes];
+  alignas(128) uint8_t weight[C::kStages][C::kWarpgroups][C::kBatch][kBlockBytes<C::kScale>];
   alignas(128) float4 partial[C::kTiles + 8][32];  // [tile of mine · cluster + source][lane]
   alignas(16) float tokenScale[C::kTokens];
   alignas(8) uint64_t full[C::kStages];
@@ -51,7 +52,7 @@ struct GemmSmallShared {
 };
 
 template <class C>
-constexpr KernelInfo kGemmSmallInfo{C::kFeatures, C::kTokens, 0, C::kThreads, sizeof(GemmSmallShared<C>) + 1024,
+constexpr KernelInfo kGemmSmallInfo{C::kFeatures, C::kTokens, C::kBatch, 0, C::kThreads, sizeof(GemmSmallShared<C>) + 1024,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
 /// The groups of K that one block of a cluster adds up.
@@ -81,78 +82,82 @@ struct Fetcher {
     validBlocks = min(C::kWarpgroups, (p.N + kBlockRows - 1) / kBlockRows - firstBlock);
     from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
   }
-  __device__ __forceinline__ void fetchWeight(int stage, int g) const {
-    ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * kBlock);
+  __device__ __forceinline__ void fetchWeight(int stage, int g, int count) const {
+    ptx::barrierArriveExpect(full + stage * 8, C::kBatch * C::kXBytes + validBlocks * count * kBlock);
     for (int b = 0; b < validBlocks; b++)
-      ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * kBlock, from + (static_cast<size_t>(b) * groups + g) * kBlock,
-                    kBlock, full + stage * 8);
+      ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * C::kBatch * kBlock,
+                    from + (static_cast<size_t>(b) * groups + g) * kBlock, count * kBlock, full + stage * 8);
   }
   __device__ __forceinline__ void fetchX(int stage, int g) const {
-    ptx::copyTile(x + stage * C::kXBytes, map, g * kGroupSize, token, full + stage * 8);
+    ptx::copyTile3(x + stage * C::kBatch * C::kXBytes, map, 0, token, g, full + stage * 8);
   }
 };
 
-/// acc[c][…] = this warpgroup's 64 × kTokens sum over the range, in the fragment layout of wgmma.
+/// acc[…] = this warpgroup's 64 × kTokens sum over the range, in the fragment layout of wgmma.
 template <class C>
 __device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, const Fetcher<C>& fetcher, GroupRange range,
                                          float (&acc)[C::kTokens / 2]) {
   constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
   const int thread = threadIdx.x % 128, lane = thread % 32, row = thread / 32 * 16 + lane / 4;
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
-  const uint32_t weight = ptx::smemAddress(shared.weight) + threadIdx.x / 128 * kBlock;
+  const uint32_t weight = ptx::smemAddress(shared.weight) + threadIdx.x / 128 * C::kBatch * kBlock;
   const uint32_t tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
   int stage = 0, parity = 0;
+  float sum[C::kBatch][C::kTokens / 2];
+#pragma unroll
+  for (int i = 0; i < C::kTokens / 2; i++) acc[i] = 0.f;
 
-  struct Operands {
-    uint32_t codes[16];
-    float scale[2];
-  } operands[2];
-  auto load = [&](Operands& to) {
+  for (int g = range.first; g < range.last; g += C::kBatch) {
+    uint32_t codes[C::kBatch][16];
+    float scale[C::kBatch][2];
     ptx::barrierWait(full + stage * 8, parity);
-    const uint32_t block = weight + stage * (C::kWarpgroups * kBlock);
-    decode<C::kCodes>(ptx::loadShared16(block + thread * 16), ptx::loadShared16(block + 2048 + thread * 16), to.codes);
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
-      to.scale[half] =
-          kCodeUnit * (C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at));
-    }
-  };
-
-  float sum[C::kTokens / 2];
+    for (int b = 0; b < C::kBatch; b++) {
+      const uint32_t block = weight + (stage * C::kWarpgroups * C::kBatch + b) * kBlock;
+      decode<C::kCodes>(ptx::loadShared16(block + thread * 16), ptx::loadShared16(block + 2048 + thread * 16), codes[b]);
 #pragma unroll
-  for (int i = 0; i < C::kTokens / 2; i++) acc[i] = sum[i] = 0.f;
-  if (range.first < range.last) load(operands[0]);
-  for (int g = range.first; g < range.last; g += 2) {
-#pragma unroll
-    for (int u = 0; u < 2; u++) {
-      if (g + u >= range.last) break;
-      wgmma::pin(sum);
-      wgmma::pin(operands[u].codes);
-      wgmma::fence();
-#pragma unroll
-      for (int step = 0; step < 4; step++)
-        wgmma::Wgmma<C::kTokens>::e4m3(sum, &operands[u].codes[4 * step],
-                                       wgmma::descriptor(tile + stage * (C::kXBytes / 16) + 2 * step), step != 0);
-      wgmma::commit();
-      const int current = stage, emptyParity = parity;
-      if (++stage == C::kStages) stage = 0, parity ^= 1;
-      if (g + u + 1 < range.last) load(operands[u ^ 1]);
-      // The stage before this one is free as soon as the slowest warp has left it.
-      if (threadIdx.x == 0 && g + u > range.first && g + u - 1 + C::kStages < range.last) {
-        const int previous = current == 0 ? C::kStages - 1 : current - 1;
-        ptx::barrierWait(empty + previous * 8, current == 0 ? emptyParity ^ 1 : emptyParity);
-        fetcher.fetchWeight(previous, g + u - 1 + C::kStages);
-        fetcher.fetchX(previous, g + u - 1 + C::kStages);
+      for (int half = 0; half < 2; half++) {
+        const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
+        scale[b][half] = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
       }
-      __syncwarp();
-      wgmma::wait<0>();
-      wgmma::pin(sum);
-      if (lane == 0) ptx::barrierArrive(empty + current * 8);
+    }
 #pragma unroll
-      for (int i = 0; i < C::kTokens / 2; i++) acc[i] += operands[u].scale[i / 2 % 2] * sum[i];
+    for (int b = 0; b < C::kBatch; b++) {
+      wgmma::pin(sum[b]);
+      wgmma::pin(codes[b]);
+    }
+    wgmma::fence();
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+      for (int b = 0; b < C::kBatch; b++)
+        wgmma::Wgmma<C::kTokens>::e4m3(
+            sum[b], &codes[b][4 * step],
+            wgmma::descriptor(tile + (stage * C::kBatch + b) * (C::kXBytes / 16) + 2 * step), step != 0);
+    wgmma::commit();
+    // The stage before this one is free as soon as the slowest warp has left it.
+    const int next = g + (C::kStages - 1) * C::kBatch;
+    if (threadIdx.x == 0 && g > range.first && next < range.last) {
+      const int previous = stage == 0 ? C::kStages - 1 : stage - 1;
+      ptx::barrierWait(empty + previous * 8, stage == 0 ? parity ^ 1 : parity);
+      fetcher.fetchWeight(previous, next, min(C::kBatch, range.last - next));
+      fetcher.fetchX(previous, next);
+    }
+    __syncwarp();
+    wgmma::wait<0>();
+#pragma unroll
+    for (int b = 0; b < C::kBatch; b++) wgmma::pin(sum[b]);
+    if (lane == 0) ptx::barrierArrive(empty + stage * 8);
+    if (++stage == C::kStages) stage = 0, parity ^= 1;
+#pragma unroll
+    for (int b = 0; b < C::kBatch; b++) {
+      if (b > 0 && g + b >= range.last) break;  // the rest of the last stage is not ours, or not written
+#pragma unroll
+      for (int i = 0; i < C::kTokens / 2; i++) acc[i] += scale[b][i / 2 % 2] * sum[b][i];
     }
   }
+#pragma unroll
+  for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= kCodeUnit;
 }
 
 /// Writes a warp's 16 features × 8 tokens, given in the fragment layout of wgmma.
@@ -180,7 +185,7 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
   const uint32_t met = ptx::smemAddress(&shared.met);
   const int myTiles = (C::kTiles - rank + ranks - 1) / ranks;
   const Fetcher<C> fetcher(p, shared, featureTile);
-  const int ahead = min(C::kStages, range.last - range.first);
+  const int ahead = min(range.last, range.first + C::kStages * C::kBatch);
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
@@ -188,14 +193,15 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
     }
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();
-    for (int i = 0; i < ahead; i++) fetcher.fetchWeight(i, range.first + i);
+    for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++)
+      fetcher.fetchWeight(i, g, min(C::kBatch, range.last - g));
     if (ranks > 1) ptx::barrierArriveExpect(met, myTiles * ranks * 512);
   }
   __syncthreads();
   if (ranks > 1) ptx::clusterArriveRelaxed();
   ptx::waitForPrevious();
   if (threadIdx.x == 0)
-    for (int i = 0; i < ahead; i++) fetcher.fetchX(i, range.first + i);
+    for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++) fetcher.fetchX(i, g);
   __syncwarp();
   if (threadIdx.x < C::kTokens)
     shared.tokenScale[threadIdx.x] = token + threadIdx.x < p.M ? __ldg(p.tokenScale + token + threadIdx.x) : 0.f;

@@ -8,6 +8,7 @@ namespace fireq {
 struct KernelInfo {
   int32_t features;     // output features a block
   int32_t tokens;       // tokens a block
+  int32_t batch;        // groups of K a copy-engine box of activations
   int32_t cluster;      // blocks a cluster
   int32_t threads;      // threads a block
   int32_t sharedBytes;  // dynamic shared memory a block

@@ -98,6 +98,14 @@ __device__ __forceinline__ void copyTile(uint32_t to, const CUtensorMap* map, in
       : "memory");
 }
 
+__device__ __forceinline__ void copyTile3(uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+
 /// Writes the tile, and signals the barrier, at the same offsets in every block of the mask.
 __device__ __forceinline__ void copyTileMulticast(uint32_t to, const CUtensorMap* map, int x, int y, uint32_t barrier,
                                                   uint16_t mask) {

@@ -15,7 +15,7 @@ def check(code, what):
 
 class KernelInfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32)
-                for name in ("features", "tokens", "cluster", "threads", "sharedBytes", "fullCodes", "scaleBytes")]
+                for name in ("features", "tokens", "batch", "cluster", "threads", "sharedBytes", "fullCodes", "scaleBytes")]
 
 
 class LaunchConfig(ctypes.Structure):
@@ -77,14 +77,14 @@ UINT8, FLOAT32, BF16 = 0, 7, 9
 SWIZZLE_NONE, SWIZZLE_128 = 0, 3
 
 
-def tensor_map(tensor, dtype, columns, rows, box_columns, box_rows, swizzle=SWIZZLE_128, row_bytes=None):
-    """128 bytes: a CUtensorMap of a row-major [rows, columns] tensor."""
-    size = {UINT8: 1, FLOAT32: 4, BF16: 2}[dtype]
+def tensor_map(tensor, dtype, sizes, strides, box, swizzle=SWIZZLE_128):
+    """128 bytes: a CUtensorMap. Innermost dimension first; strides in bytes, of all dimensions but the innermost."""
+    rank = len(sizes)
     raw = ctypes.create_string_buffer(128 + 64)
     aligned = (ctypes.addressof(raw) + 63) // 64 * 64
     u64, u32 = ctypes.c_uint64, ctypes.c_uint32
     code = cuda.cuTensorMapEncodeTiled(
-        ctypes.c_void_p(aligned), dtype, u32(2), ctypes.c_void_p(tensor.data_ptr()), (u64 * 2)(columns, rows),
-        (u64 * 1)(row_bytes or columns * size), (u32 * 2)(box_columns, box_rows), (u32 * 2)(1, 1), 0, swizzle, 2, 0)
-    check(code, f"tensor map of [{rows}, {columns}], box [{box_rows}, {box_columns}]")
+        ctypes.c_void_p(aligned), dtype, u32(rank), ctypes.c_void_p(tensor.data_ptr()), (u64 * rank)(*sizes),
+        (u64 * (rank - 1))(*strides), (u32 * rank)(*box), (u32 * rank)(*[1] * rank), 0, swizzle, 2, 0)
+    check(code, f"tensor map of {sizes}, box {box}")
     return ctypes.string_at(aligned, 128)

@@ -19,7 +19,8 @@ class GemmLarge:
     def prepare(self, x8, packed, token_scale, out):
         """A launch of out[M, N] = …, its tensor maps encoded once."""
         (m, k), n, info = x8.shape, out.shape[1], self.info
-        params = tensor_map(x8, UINT8, k, m, 128, info.tokens // info.cluster) + tensor_map(out, BF16, n, m, 64, 32)
+        params = tensor_map(x8, UINT8, [k, m], [k], [128, info.tokens // info.cluster])
+        params += tensor_map(out, BF16, [n, m], [2 * n], [64, 32])
         params += pointer(packed) + pointer(token_scale) + struct.pack("<4i", m, n, k, self.sweep)
         params += b"\0" * (-len(params) % 64)
         per_cluster = info.features * info.cluster
@@ -36,7 +37,7 @@ class GemmSmall:
 
     def prepare(self, x8, packed, token_scale, out):
         (m, k), n, info = x8.shape, out.shape[1], self.info
-        params = tensor_map(x8, UINT8, k, m, 128, info.tokens)
+        params = tensor_map(x8, UINT8, [128, m, k // 128], [k, 128], [128, info.tokens, info.batch])
         params += pointer(packed) + pointer(token_scale) + pointer(out) + struct.pack("<3i", m, n, k)
         params += b"\0" * (-len(params) % 64)
         grid = (-(-n // info.features) * self.split, -(-m // info.tokens), 1)
