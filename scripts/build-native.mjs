@@ -77,6 +77,8 @@ function build() {
     process.exit(1)
   }
   console.log(`fireq: native addon ready: ${addon.slice(root.length)}`)
+  const why = asan ? '' : require(addon).cudaWhyNoKernels
+  if (why !== '') console.log(`fireq: ${why}`)
 }
 
 function giveUp(reason) {

@@ -1,4 +1,4 @@
-// The addon's functions. Their TypeScript side is packages/kernels/src/native/addon-types.ts.
+// The addon's functions, except CUDA's. Their TypeScript side is packages/kernels/src/native/addon-types.ts.
 
 #include <napi.h>
 
@@ -8,21 +8,11 @@
 
 #include "backend.h"
 #include "compile.h"
+#include "cuda_functions.h"
+#include "define.h"
 #include "values.h"
 
 namespace fireq {
-
-// Tags are random; they only have to differ.
-#define FIREQ_HANDLE(type, name, high, low)                 \
-  template <>                                               \
-  const napi_type_tag& tagOf<type>() {                      \
-    static const napi_type_tag tag{high##ULL, low##ULL};    \
-    return tag;                                             \
-  }                                                         \
-  template <>                                               \
-  const char* kindOf<type>() {                              \
-    return name;                                            \
-  }
 
 FIREQ_HANDLE(CpuBackend, "backend", 0x3f1c8a52b7d94e01, 0x9b6d04f7c25e8a13)
 FIREQ_HANDLE(Weight, "weight", 0x7ae25c1960fd4b82, 0x1c90be3fd8a74526)
@@ -32,23 +22,6 @@ FIREQ_HANDLE(Executable, "program", 0x18d7f6a02e9b4cc4, 0xe5713c84fb062d98)
 namespace {
 
 using Info = Napi::CallbackInfo;
-
-/// Makes a function that turns C++ exceptions into JavaScript ones.
-template <Napi::Value (*Function)(const Info&)>
-Napi::Value guarded(const Info& info) {
-  try {
-    return Function(info);
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
-}
-
-template <Napi::Value (*Function)(const Info&)>
-void define(Napi::Object exports, const char* name) {
-  exports.Set(name, Napi::Function::New<guarded<Function>>(exports.Env(), name));
-}
 
 CpuBackend::Stop neverStopped() { return std::make_shared<std::atomic<bool>>(false); }
 
@@ -270,6 +243,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   define<run>(exports, "run");
   define<release>(exports, "release");
   define<measure>(exports, "measure");
+  cuda::defineFunctions(exports);
   return exports;
 }
 

@@ -1,4 +1,5 @@
 import type { Backend, BackendName } from './backend.js'
+import { cudaStatus, describeStatus } from './cuda/status.js'
 import { type InstructionSet, readEnvironment } from './env.js'
 import { BackendError } from './errors.js'
 import { CpuBackend } from './native/cpu-backend.js'
@@ -34,7 +35,7 @@ export function createBackend(name: BackendName | 'auto', options: CreateBackend
     case 'cpu':
       return new CpuBackend(options)
     case 'cuda':
-      throw new BackendError(`The cuda backend isn't usable: ${cudaStatus().detail}`)
+      throw new BackendError(`The cuda backend isn't usable: ${cudaBackendStatus().detail}`)
     case 'auto':
       return createFastest(options)
     default:
@@ -47,7 +48,7 @@ export function backendReport(): BackendStatus[] {
   return [
     { name: 'reference', usable: true, detail: 'plain TypeScript, one thread: defines the numerics, slow' },
     cpuStatus(),
-    cudaStatus(),
+    cudaBackendStatus(),
   ]
 }
 
@@ -67,6 +68,8 @@ function cpuStatus(): BackendStatus {
   return { name: 'cpu', usable: true, detail: `C++ (${sets.map(({ name }) => name).join(', ')}) from ${loaded.from}` }
 }
 
-function cudaStatus(): BackendStatus {
-  return { name: 'cuda', usable: false, detail: 'not in this build yet' }
+function cudaBackendStatus(): BackendStatus {
+  const status = cudaStatus()
+  const detail = describeStatus(status)
+  return { name: 'cuda', usable: false, detail: status.usable ? `programs don't run on it yet (${detail})` : detail }
 }

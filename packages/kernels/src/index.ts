@@ -12,6 +12,7 @@ export type {
   WeightSource,
 } from './backend.js'
 export { type BackendStatus, backendReport, type CreateBackendOptions, createBackend } from './create-backend.js'
+export { type CudaDeviceInfo, type CudaStatus, cudaStatus } from './cuda/status.js'
 export type { InstructionSet } from './env.js'
 export { BackendError, ProgramError } from './errors.js'
 export { CpuBackend, type CpuOptions, type MachinePeak } from './native/cpu-backend.js'

@@ -1,8 +1,10 @@
+import type { CudaAddon } from '../cuda/addon-types.js'
+
 /**
- * The whole surface of the native addon (kernels/binding/addon.cc). Functions throw plain Errors; handles are opaque
+ * The surface of the native addon (kernels/binding/addon.cc); CUDA's part has a file of its own. Functions throw plain Errors; handles are opaque
  * objects that `release` empties.
  */
-export interface NativeAddon {
+export interface NativeAddon extends CudaAddon {
   /** The fastest usable one first. */
   instructionSets(): NativeInstructionSet[]
   opKinds(isa: string): string[]

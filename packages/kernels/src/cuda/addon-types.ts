@@ -1,0 +1,118 @@
+/**
+ * The CUDA part of the native addon's surface (kernels/binding/cuda_functions.cc). Functions throw plain Errors; handles
+ * are opaque objects that `cudaRelease` empties. `what` names the caller's op and shapes in errors. Offsets and sizes are
+ * bytes. Whatever takes a stream only enqueues work, unless it returns a promise.
+ */
+export interface CudaAddon {
+  /** The most that one upload or download takes. */
+  readonly cudaChunkBytes: number
+  /** Opens a driver library (libcuda.so.1) and looks around; never throws. */
+  cudaStatus(library: string): NativeCudaStatus
+  /** Why this build has no kernels, or empty. */
+  readonly cudaWhyNoKernels: string
+  /** The kernels in this build. */
+  cudaKernels(): { readonly file: string; readonly name: string; readonly registers: number }[]
+
+  cudaOpenDevice(library: string, ordinal: number): DeviceHandle
+  cudaDescribe(device: DeviceHandle): NativeCudaDevice
+  cudaMemory(device: DeviceHandle): CudaMemory
+  cudaTrim(device: DeviceHandle): number
+  cudaKernel(device: DeviceHandle, name: string): KernelHandle
+  cudaStream(device: DeviceHandle): StreamHandle
+
+  cudaAllocate(stream: StreamHandle, bytes: number, what: string): BufferHandle
+  cudaFill(stream: StreamHandle, to: BufferHandle, offset: number, bytes: number, value: number, what: string): void
+  cudaCopy(
+    stream: StreamHandle,
+    from: BufferHandle,
+    fromOffset: number,
+    to: BufferHandle,
+    toOffset: number,
+    bytes: number,
+    what: string,
+  ): void
+  /** Copies `from` before it returns. */
+  cudaUpload(stream: StreamHandle, from: Uint8Array, to: BufferHandle, offset: number, what: string): void
+  cudaDownload(stream: StreamHandle, from: BufferHandle, offset: number, into: Uint8Array, what: string): Promise<void>
+  cudaLaunch(
+    stream: StreamHandle,
+    kernel: KernelHandle,
+    shape: Required<LaunchShape>,
+    args: readonly NativeArgument[],
+    what: string,
+  ): void
+  cudaSynchronize(stream: StreamHandle): Promise<void>
+
+  cudaRecord(stream: StreamHandle): EventHandle
+  cudaWaitFor(stream: StreamHandle, event: EventHandle): void
+  cudaElapsed(start: EventHandle, end: EventHandle): number
+
+  cudaBeginCapture(stream: StreamHandle): void
+  cudaEndCapture(stream: StreamHandle): GraphHandle
+  cudaReplay(stream: StreamHandle, graph: GraphHandle, what: string): void
+
+  cudaRelease(handle: CudaHandle): void
+}
+
+declare const kind: unique symbol
+export type DeviceHandle = { readonly [kind]: 'cuda device' }
+export type StreamHandle = { readonly [kind]: 'cuda stream' }
+export type EventHandle = { readonly [kind]: 'cuda event' }
+export type BufferHandle = { readonly [kind]: 'cuda buffer' }
+export type KernelHandle = { readonly [kind]: 'cuda kernel' }
+export type GraphHandle = { readonly [kind]: 'cuda graph' }
+export type CudaHandle = DeviceHandle | StreamHandle | EventHandle | BufferHandle | KernelHandle | GraphHandle
+
+/** An argument's bytes, or the address of a part of a buffer. */
+export type NativeArgument =
+  | Uint8Array
+  | { readonly buffer: BufferHandle; readonly offset: number; readonly bytes: number }
+
+export interface NativeCudaDevice {
+  readonly ordinal: number
+  readonly name: string
+  /** "9.0" */
+  readonly computeCapability: string
+  readonly multiprocessors: number
+  readonly totalBytes: number
+  /** Why it can't be used, or empty. */
+  readonly problem: string
+}
+
+export interface NativeCudaStatus {
+  /** The first thing that stands in the way, or empty. */
+  readonly problem: string
+  /** The CUDA version that the driver supports ("13.0"), the driver's own, and the toolkit of the kernels; or empty. */
+  readonly driverVersion: string
+  readonly driverRelease: string
+  readonly toolkitVersion: string
+  readonly devices: readonly NativeCudaDevice[]
+}
+
+/** Device memory in bytes, of one open device. */
+export interface CudaMemory {
+  /** In buffers that are in use. */
+  readonly allocated: number
+  /** Taken from the driver: in use or cached. */
+  readonly reserved: number
+  readonly peakAllocated: number
+  readonly peakReserved: number
+  /** Buffers in use. */
+  readonly blocks: number
+  /** So far, and those of them that the cache could not serve. */
+  readonly allocations: number
+  readonly driverAllocations: number
+  /** Times that memory ran out and the cache was given back. */
+  readonly retries: number
+}
+
+export interface LaunchShape {
+  readonly grid: readonly [x: number, y: number, z: number]
+  readonly block: readonly [x: number, y: number, z: number]
+  /** Blocks a cluster, along x. Default: 1. */
+  readonly cluster?: number
+  /** Dynamic shared memory a block. Default: 0. */
+  readonly sharedBytes?: number
+  /** May start before the work before it ends; the kernel itself waits for that. Default: false. */
+  readonly dependent?: boolean
+}

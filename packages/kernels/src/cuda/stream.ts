@@ -1,0 +1,132 @@
+import { setImmediate } from 'node:timers/promises'
+import { BackendError } from '../errors.js'
+import type { CudaAddon, LaunchShape, NativeArgument, StreamHandle } from './addon-types.js'
+import { asBackendError, CudaResource, guarded } from './handle.js'
+import { CudaBuffer, CudaEvent, CudaGraph, type CudaKernel } from './resources.js'
+
+/** What a kernel is given: a buffer's address, or a number of a stated type. */
+export type Argument = CudaBuffer | { readonly type: 'i32' | 'u32' | 'f32'; readonly value: number }
+
+/**
+ * A queue of work on a device, done in order. Methods return once the work is enqueued, except those that return promises.
+ * `what` names the op and its shapes in errors.
+ */
+export class CudaStream extends CudaResource<StreamHandle> {
+  constructor(addon: CudaAddon, handle: StreamHandle) {
+    super(addon, 'stream', handle)
+  }
+
+  /** Memory for work on this stream; another one that uses it must wait for an event first. Its content is undefined. */
+  allocate(bytes: number, what: string): CudaBuffer {
+    return guarded(() => new CudaBuffer(this.addon, this.addon.cudaAllocate(this.native, bytes, what), bytes))
+  }
+
+  /** Sets every byte. */
+  fill(buffer: CudaBuffer, value: number, what: string): void {
+    guarded(() => this.addon.cudaFill(this.native, buffer.native, 0, buffer.bytes, value, what))
+  }
+
+  copy(from: CudaBuffer, to: CudaBuffer, what: string): void {
+    if (from.bytes !== to.bytes) {
+      throw new BackendError(`${what}: expected buffers of one size but received ${from.bytes} and ${to.bytes} bytes`)
+    }
+    guarded(() => this.addon.cudaCopy(this.native, from.native, 0, to.native, 0, from.bytes, what))
+  }
+
+  /** Resolves when `data` was read; later work on this stream sees it in the buffer. Lets others run between chunks. */
+  async upload(buffer: CudaBuffer, data: ArrayBufferView, what: string, offset = 0): Promise<void> {
+    const bytes = bytesOf(data)
+    const chunk = this.addon.cudaChunkBytes
+    for (let at = 0; at < bytes.length; at += chunk) {
+      if (at > 0) await setImmediate()
+      guarded(() =>
+        this.addon.cudaUpload(this.native, bytes.subarray(at, at + chunk), buffer.native, offset + at, what),
+      )
+    }
+  }
+
+  /** Resolves when `into` holds what the buffer held after all work enqueued so far. */
+  async download<T extends ArrayBufferView>(buffer: CudaBuffer, into: T, what: string, offset = 0): Promise<T> {
+    const bytes = bytesOf(into)
+    const chunk = this.addon.cudaChunkBytes
+    const parts: Promise<void>[] = []
+    for (let at = 0; at < Math.max(bytes.length, 1); at += chunk) {
+      if (parts.length >= 4) await settled(parts.shift()!)
+      const part = bytes.subarray(at, at + chunk)
+      const done = guarded(() => this.addon.cudaDownload(this.native, buffer.native, offset + at, part, what))
+      done.catch(() => undefined) // an earlier part's failure may be reported first
+      parts.push(done)
+    }
+    for (const part of parts) await settled(part)
+    return into
+  }
+
+  launch(kernel: CudaKernel, shape: LaunchShape, args: readonly Argument[], what: string): void {
+    const full = { cluster: 1, sharedBytes: 0, dependent: false, ...shape }
+    guarded(() => this.addon.cudaLaunch(this.native, kernel.native, full, args.map(lowerArgument), what))
+  }
+
+  /** Resolves when all work enqueued so far is done; rejects if any of it failed. */
+  synchronize(): Promise<void> {
+    return settled(guarded(() => this.addon.cudaSynchronize(this.native)))
+  }
+
+  /** A point in this stream's work. */
+  record(): CudaEvent {
+    return guarded(() => new CudaEvent(this.addon, 'event', this.addon.cudaRecord(this.native)))
+  }
+
+  /** Work enqueued from here on starts after `event`, which may be another stream's. */
+  waitFor(event: CudaEvent): void {
+    guarded(() => this.addon.cudaWaitFor(this.native, event.native))
+  }
+
+  /** What `enqueue` puts on this stream becomes a graph instead of running. No transfers with the host, no allocation. */
+  capture(enqueue: () => void): CudaGraph {
+    guarded(() => this.addon.cudaBeginCapture(this.native))
+    let failure: BackendError | undefined
+    try {
+      enqueue()
+    } catch (error) {
+      failure = asBackendError(error)
+    }
+    try {
+      const graph = new CudaGraph(this.addon, 'graph', this.addon.cudaEndCapture(this.native))
+      if (failure === undefined) return graph
+      graph.dispose()
+    } catch (error) {
+      failure ??= asBackendError(error)
+    }
+    throw failure
+  }
+
+  /** Runs a graph that was captured on this stream. */
+  replay(graph: CudaGraph, what: string): void {
+    guarded(() => this.addon.cudaReplay(this.native, graph.native, what))
+  }
+}
+
+function bytesOf(view: ArrayBufferView): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+}
+
+function lowerArgument(argument: Argument): NativeArgument {
+  if (argument instanceof CudaBuffer) return { buffer: argument.native, offset: 0, bytes: argument.bytes }
+  const { type, value } = argument
+  switch (type) {
+    case 'i32':
+      return bytesOf(Int32Array.of(value))
+    case 'u32':
+      return bytesOf(Uint32Array.of(value))
+    case 'f32':
+      return bytesOf(Float32Array.of(value))
+  }
+}
+
+async function settled(promise: Promise<void>): Promise<void> {
+  try {
+    await promise
+  } catch (error) {
+    throw asBackendError(error)
+  }
+}
