@@ -1,7 +1,4 @@
 // The instantiations of gemm_large.cuh.
-#ifndef FIREQ_ROUNDING
-#define FIREQ_ROUNDING 0x1p-14f
-#endif
 #include "gemm_large.cuh"
 
 using namespace fireq;

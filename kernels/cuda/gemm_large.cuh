@@ -78,11 +78,6 @@ template <class C>
 constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
-// The tensor cores keep 13 bits behind the point of a sum and cut the rest off. A rescaled accumulator has bits to cut
-// at every group; adding at least half of the last kept unit first (and less than one, so that a sum with no such bits
-// stays as it is) rounds where they would cut.
-constexpr float kRounding = 1.f + FIREQ_ROUNDING;
-
 /// Position in the ring of stages.
 template <int kStages>
 struct Ring {

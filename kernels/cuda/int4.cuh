@@ -18,6 +18,11 @@ constexpr int kBlockRows = 64;
 constexpr int kBlockCodeBytes = kBlockRows * kGroupSize / 2;
 constexpr float kCodeUnit = 512.f;  // a decoded code is q · 2⁻⁹
 
+// The tensor cores keep 13 bits behind the point of a sum and cut the rest off. An accumulator that is rescaled before
+// each group has bits to cut at every group; adding at least half of the last kept unit first (and less than one, so that
+// a sum with no such bits stays as it is) rounds where they would cut.
+constexpr float kRounding = 1.f + 0x1p-14f;
+
 enum class ScaleType { kBf16, kFp32 };
 enum class Codes { kSymmetric, kFull };  // −7…7, −8…7
 

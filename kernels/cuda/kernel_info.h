@@ -9,7 +9,7 @@ struct KernelInfo {
   int32_t features;     // output features a block
   int32_t tokens;       // tokens a block
   int32_t batch;        // groups of K a copy-engine box of activations
-  int32_t cluster;      // blocks a cluster
+  int32_t cluster;      // blocks a cluster that share activations
   int32_t threads;      // threads a block
   int32_t sharedBytes;  // dynamic shared memory a block
   int32_t fullCodes;    // 1: takes codes −8…7, 0: −7…7

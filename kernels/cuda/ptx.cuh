@@ -116,6 +116,15 @@ __device__ __forceinline__ void copyTileMulticast(uint32_t to, const CUtensorMap
       : "memory");
 }
 
+__device__ __forceinline__ void copyTile3Multicast(uint32_t to, const CUtensorMap* map, int x, int y, int z,
+                                                   uint32_t barrier, uint16_t mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(mask)
+      : "memory");
+}
+
 /// Shared → global; elements outside the tensor are not written.
 __device__ __forceinline__ void storeTile(const CUtensorMap* map, uint32_t from, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from),

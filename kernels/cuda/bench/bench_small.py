@@ -23,7 +23,8 @@ plan = {int(m): names.split("+") for m, names in (part.split(":") for part in ar
 splits = list(map(int, args.splits.split(",")))
 if args.check:
     for name in sorted({n for names in plan.values() for n in names}):
-        worst = max(check(f"{name}/{s}", GemmSmall(module, name, s), max_m=300) for s in (1, 3, 4, 8))
+        worst = max(check(f"{name}/{s}", GemmSmall(module, name, s), max_m=300) for s in (1, 2, 3, 4, 8)
+                    if s * module.kernel(name).info.cluster <= 8)
         print(f"checked {name}, worst error {worst:.3g}", flush=True)
 
 rows = []
@@ -38,8 +39,9 @@ for shape in filter(None, args.shapes.split(",")):
         count, graphs, errors = 48, {}, {}
         for name in names:
             for split in splits:
-                blocks = -(-n // module.kernel(name).info.features) * split * -(-m // module.kernel(name).info.tokens)
-                if blocks < 60 or blocks > 600:
+                info = module.kernel(name).info
+                blocks = -(-n // info.features) * split * -(-m // info.tokens)
+                if blocks < 60 or blocks > 600 or split * info.cluster > 8:
                     continue
                 for dependent in (True, False):
                     kernel = GemmSmall(module, name, split, dependent)
@@ -57,7 +59,7 @@ for shape in filter(None, args.shapes.split(",")):
         size = n * k * (0.5 + 2 / 128)
         rows.append(dict(N=n, K=k, M=m, us=t, error=errors))
         print(f"{n}x{k} M={m}: fp8 {best:.1f} floor {size / 4.67e6:.1f} | {ours[0][1]} {ours[0][0]:.2f} ({best / ours[0][0]:.2f}x, "
-              f"{size / ours[0][0] / 1e6:.2f} TB/s, {max(errors.values()):.2e}) | " + " ".join(f"{n.split('_')[1]} {us:.1f}" for us, n in ours[1:6])
-              + " | " + " ".join(f"{n.split('_')[1]} {us:.1f}" for us, n in alone[:3]), flush=True)
+              f"{size / ours[0][0] / 1e6:.2f} TB/s, {max(errors.values()):.2e}) | " + " ".join(f"{n[3:]} {us:.1f}" for us, n in ours[1:6])
+              + " | " + " ".join(f"{n[3:]} {us:.1f}" for us, n in alone[:3]), flush=True)
 if args.json:
     json.dump(rows, open(args.json, "w"))

@@ -31,17 +31,17 @@ class GemmLarge:
 
 class GemmSmall:
     def __init__(self, module: Module, name, split, dependent=True):
-        """split: blocks of a cluster, which cut K among them."""
+        """split: parts of K, summed within a cluster."""
         self.kernel, self.name, self.split, self.dependent = module.kernel(name), name, split, dependent
         self.info = self.kernel.info
 
     def prepare(self, x8, packed, token_scale, out):
         (m, k), n, info = x8.shape, out.shape[1], self.info
-        params = tensor_map(x8, UINT8, [128, m, k // 128], [k, 128], [128, info.tokens, info.batch])
+        params = tensor_map(x8, UINT8, [128, m, k // 128], [k, 128], [128, info.tokens // info.cluster, info.batch])
         params += pointer(packed) + pointer(token_scale) + pointer(out) + struct.pack("<3i", m, n, k)
         params += b"\0" * (-len(params) % 64)
-        grid = (-(-n // info.features) * self.split, -(-m // info.tokens), 1)
-        return lambda: self.kernel.launch(grid, params, cluster=self.split, dependent=self.dependent)
+        grid = (-(-n // (info.features * info.cluster)) * info.cluster * self.split, -(-m // info.tokens), 1)
+        return lambda: self.kernel.launch(grid, params, cluster=self.split * self.info.cluster, dependent=self.dependent)
 
 
 def reference(x8, token_scale, codes, scale, rows=None):
