@@ -12,20 +12,20 @@ export async function toHtml(report: Report, provenance: Provenance): Promise<st
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>${escape(report.title)}</title>
+<title>${escapeHtml(report.title)}</title>
 <style>${styleSheet()}</style>
 </head>
 <body>
 <main>
 <header>
-<h1>${escape(report.title)}</h1>
+<h1>${escapeHtml(report.title)}</h1>
 ${paragraphs(report.summary)}
-${report.caveats.map((caveat) => `<p class="caveat">${escape(caveat)}</p>`).join('\n')}
+${report.caveats.map((caveat) => `<p class="caveat">${escapeHtml(caveat)}</p>`).join('\n')}
 </header>
 ${sections.join('\n')}
 <footer>
-<p><code>${escape(provenance.command)}</code></p>
-<p>${escape(describeProvenance(provenance))}</p>
+<p><code>${escapeHtml(provenance.command)}</code></p>
+<p>${escapeHtml(describeProvenance(provenance))}</p>
 </footer>
 </main>
 </body>
@@ -36,19 +36,19 @@ ${sections.join('\n')}
 async function section({ title, text = [], tables = [], figures = [], details = [] }: Section): Promise<string> {
   const drawn = await Promise.all(figures.map(figure))
   return `<section>
-<h2>${escape(title)}</h2>
+<h2>${escapeHtml(title)}</h2>
 ${paragraphs(text)}
 ${tables.map(table).join('\n')}
 ${drawn.join('\n')}
-${details.map((detail) => `<details><summary>${escape(detail.title)}</summary><pre>${escape(detail.text)}</pre></details>`).join('\n')}
+${details.map((detail) => `<details><summary>${escapeHtml(detail.title)}</summary><pre>${escapeHtml(detail.text)}</pre></details>`).join('\n')}
 </section>`
 }
 
 async function figure(plot: Figure): Promise<string> {
   return `<figure>
-<h3>${escape(plot.title)}</h3>
+<h3>${escapeHtml(plot.title)}</h3>
 ${await drawFigure(plot)}
-<figcaption>${escape(plot.caption)}</figcaption>
+<figcaption>${escapeHtml(plot.caption)}</figcaption>
 </figure>`
 }
 
@@ -56,11 +56,11 @@ function table(data: Table): string {
   const { columns, rows, caption } = data
   const align = (column: Column): string => (isNumeric(data, column) ? ' class="number"' : '')
   const cells = (row: Table['rows'][number]): string =>
-    columns.map((column) => `<td${align(column)}>${escape(formatCell(row[column.key], column))}</td>`).join('')
+    columns.map((column) => `<td${align(column)}>${escapeHtml(formatCell(row[column.key], column))}</td>`).join('')
   return `<div class="scroll"><table>
-${caption ? `<caption>${escape(caption)}</caption>` : ''}
+${caption ? `<caption>${escapeHtml(caption)}</caption>` : ''}
 <thead>
-${groups(columns)}<tr>${columns.map((column) => `<th${align(column)}>${escape(column.title)}</th>`).join('')}</tr>
+${groups(columns)}<tr>${columns.map((column) => `<th${align(column)}>${escapeHtml(column.title)}</th>`).join('')}</tr>
 </thead>
 <tbody>
 ${rows.map((row) => `<tr>${cells(row)}</tr>`).join('\n')}
@@ -76,14 +76,14 @@ function groups(columns: readonly Column[]): string {
     if (i > 0 && group !== '' && group === columns[i - 1].group) spans[spans.length - 1].count++
     else spans.push({ title: group, count: 1 })
   })
-  const heads = spans.map(({ title, count }) => `<th colspan="${count}" class="group">${escape(title)}</th>`)
+  const heads = spans.map(({ title, count }) => `<th colspan="${count}" class="group">${escapeHtml(title)}</th>`)
   return `<tr>${heads.join('')}</tr>\n`
 }
 
 function paragraphs(texts: readonly string[]): string {
-  return texts.map((text) => `<p>${escape(text)}</p>`).join('\n')
+  return texts.map((text) => `<p>${escapeHtml(text)}</p>`).join('\n')
 }
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
 }

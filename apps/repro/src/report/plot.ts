@@ -25,6 +25,7 @@ const config: Config = {
     titleColor: color('muted'),
     labelFontSize: 12,
     labelFontWeight: 600,
+    labelAnchor: 'start',
     title: null,
   },
   title: { color: color('text'), fontSize: 12, fontWeight: 600, anchor: 'start' },
@@ -51,10 +52,10 @@ function makeResponsive(svg: string, title: string): string {
     .replace(/ version="[^"]*"/, '')
     .replace(
       / width="[\d.]+" height="[\d.]+"/,
-      ` role="img" aria-label="${escape(title)}" style="max-width:${width}px"`,
+      ` role="img" aria-label="${escapeHtml(title)}" style="max-width:${width}px"`,
     )
 }
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;')
 }

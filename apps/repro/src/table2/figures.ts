@@ -4,7 +4,7 @@ import type { Figure } from '../report/report.js'
 import { color } from '../report/theme.js'
 import type { RowResult, SubjectResult } from './result.js'
 
-const WIDTH = 680
+const WIDTH = 732
 const TAP_LABELS: Readonly<Record<ObservedTap, string>> = {
   scaledKeys: 'keys, as cached',
   qkvInput: 'input of q, k, v',
@@ -117,7 +117,7 @@ export function inputsFigure(before: readonly LayerView[], after: readonly Layer
     }),
   )
   const spec: TopLevelSpec = {
-    data: { values: values.filter(({ ratio }) => ratio > 0) },
+    data: { values: values.filter(({ ratio }) => ratio >= 1) },
     facet: { field: 'tap', type: 'nominal', sort: taps.map((tap) => TAP_LABELS[tap]) },
     columns: 2,
     spacing: 24,
@@ -131,14 +131,14 @@ export function inputsFigure(before: readonly LayerView[], after: readonly Layer
           type: 'quantitative',
           scale: { type: 'log' },
           title: 'channels, largest first, %',
-          axis: { grid: false, values: [0.1, 1, 10, 100] },
+          axis: { grid: false, values: [0.1, 1, 10, 50], format: '~g' },
         },
         y: {
           field: 'ratio',
           type: 'quantitative',
           scale: { type: 'log', base: 2 },
           title: 'max |x| ÷ median',
-          axis: { tickCount: 5, format: '~g' },
+          axis: { values: [1, 2, 4, 8, 16, 32, 64, 128], format: '~g' },
         },
         color: {
           field: 'state',
@@ -152,7 +152,7 @@ export function inputsFigure(before: readonly LayerView[], after: readonly Layer
   return {
     title: 'Inputs of the linear layers',
     caption:
-      "Largest |x| of each channel, relative to the layer's median channel, all layers together; both axes logarithmic.",
+      "Largest |x| of each channel, relative to the layer's median channel, all layers together: the half above it. Both axes are logarithmic.",
     spec,
   }
 }
@@ -186,7 +186,7 @@ export function peaksFigure(before: readonly LayerView[], after: readonly LayerV
           type: 'quantitative',
           scale: { type: 'log', base: 2 },
           title: 'largest ÷ median',
-          axis: { tickCount: 5, format: '~g' },
+          axis: { values: [1, 2, 4, 8, 16, 32, 64, 128], format: '~g' },
         },
         color: {
           field: 'state',
@@ -234,13 +234,20 @@ function linesByLayer(values: readonly { row: string; layer: number; error: numb
   const labels = [...new Set(values.map(({ row }) => row))]
   return {
     data: { values: [...values] },
-    width: WIDTH - 170,
+    width: WIDTH - 180,
     height: 220,
-    mark: { type: 'line', point: { size: 28 }, strokeWidth: 1.75 },
+    mark: { type: 'line', point: { size: 28 } },
     encoding: {
       x: { field: 'layer', type: 'quantitative', axis: { grid: false, tickMinStep: 1, format: 'd' } },
       y: { field: 'error', type: 'quantitative', scale: { zero: false }, title },
       color: { field: 'row', type: 'nominal', scale: { domain: labels }, legend: { symbolType: 'stroke' } },
+      // The first line is broad: it stays visible under one that is equal.
+      strokeWidth: {
+        field: 'row',
+        type: 'nominal',
+        scale: { domain: labels, range: labels.map((_, i) => (i === 0 ? 5 : 1.75)) },
+        legend: null,
+      },
     },
   }
 }
