@@ -11,8 +11,13 @@ using namespace fireq;
     gemmLarge<NAME##_config>(p);                                                                                       \
   }
 
-FIREQ_GEMM_LARGE(v6_s8, 2, 1, 2, 256, 5, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v6_s8o4, 2, 1, 2, 256, 5, 0, 8, 4, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v6_s4o2, 2, 1, 2, 256, 5, 0, 4, 2, Codes::kSymmetric, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v6_s8_full, 2, 1, 2, 256, 5, 0, 8, 0, Codes::kFull, ScaleType::kBf16)
-FIREQ_GEMM_LARGE(v6_c1_s8, 1, 1, 2, 256, 5, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t256, 2, 1, 2, 256, 5, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t256f, 2, 1, 2, 256, 5, 0, 8, 0, Codes::kFull, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t224, 2, 1, 2, 224, 5, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t192, 2, 1, 2, 192, 6, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t160, 2, 1, 2, 160, 7, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t128, 2, 1, 2, 128, 8, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f128t64, 2, 1, 1, 64, 10, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f256t64, 2, 2, 1, 64, 8, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f256t96, 2, 2, 1, 96, 6, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)
+FIREQ_GEMM_LARGE(v7_f256t128, 2, 2, 1, 128, 6, 0, 8, 0, Codes::kSymmetric, ScaleType::kBf16)

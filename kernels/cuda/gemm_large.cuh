@@ -24,7 +24,7 @@ namespace fireq {
 
 struct GemmLargeParams {
   CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
-  CUtensorMap out;  // BF16 [M, N], box {64, 32}, 128-byte swizzle
+  CUtensorMap out;  // BF16 [M, N], box {64, kStoreTokens}, 128-byte swizzle
   const uint8_t* weight;
   const float* tokenScale;
   int M, N, K;
@@ -50,9 +50,9 @@ struct GemmLargeConfig {
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kFeatures = kBlocks * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;
-  static constexpr int kStoreTokens = 32;  // tokens a TMA store
+  static constexpr int kStoreTokens = kPartTokens % 32 ? 16 : 32;  // tokens a store of the copy engine
   static constexpr int kStoreBytes = kStoreTokens * kBlockRows * 2;
-  static constexpr int kStoreBuffers = kTokens > 128 ? 2 : 3;  // a warpgroup
+  static constexpr int kStoreBuffers = kStoreTokens == 32 ? 2 : 3;  // a warpgroup
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
 
   static_assert(kPartTokens % 16 == 0 && kPartTokens <= 128, "an accumulator takes a multiple of 16 tokens, at most 128");
@@ -75,7 +75,7 @@ template <class C>
 constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the kernel aligns its base
 
 template <class C>
-constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
+constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, C::kStoreTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
 /// Position in the ring of stages.
@@ -144,12 +144,11 @@ struct StoreQueue {
                                         int feature, int token, int part) {
     const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
 #pragma unroll
-    for (int piece = 0; piece < (C::kPartTokens + C::kStoreTokens - 1) / C::kStoreTokens; piece++) {
+    for (int piece = 0; piece < C::kPartTokens / C::kStoreTokens; piece++) {
       const uint32_t base = buffers + buffer * C::kStoreBytes;
 #pragma unroll
       for (int pair = 0; pair < C::kStoreTokens / 16; pair++) {
         const int first = piece * C::kStoreTokens + pair * 16;
-        if (first >= C::kPartTokens) break;
         uint32_t v[4];
 #pragma unroll
         for (int half = 0; half < 2; half++) {

@@ -26,8 +26,9 @@ struct GemmSmallParams {
   int M, N, K;
 };
 
-template <int kWarpgroups_, int kTokens_, int kBatch_, int kRows_, bool kFast_, int kStages_, Codes kCodes_, ScaleType kScale_>
+template <int kPerSm_, int kWarpgroups_, int kTokens_, int kBatch_, int kRows_, bool kFast_, int kStages_, Codes kCodes_, ScaleType kScale_>
 struct GemmSmallConfig {
+  static constexpr int kPerSm = kPerSm_;  // blocks that an SM holds
   static constexpr int kWarpgroups = kWarpgroups_;  // each multiplies 64 features
   static constexpr int kTokens = kTokens_;
   static constexpr int kBatch = kBatch_;  // groups a stage; their multiplications are independent and fly together
@@ -36,14 +37,23 @@ struct GemmSmallConfig {
   static constexpr int kStages = kStages_;
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
+  // Accumulators of at most 64 tokens: ptxas wants one instruction's registers within what the launch gives.
+  static constexpr int kParts = kTokens > 64 ? kTokens / 64 : 1;
+  static constexpr int kPartTokens = kTokens / kParts;
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;  // a group
-  static constexpr int kThreads = kWarpgroups * 128;
+  static constexpr int kThreads = (kWarpgroups + 1) * 128;  // the last warpgroup fetches
   static constexpr int kTiles = kWarpgroups * 4 * (kTokens / 8);  // 16 × 8 tiles of the result, one warp each
   static constexpr int kPartialBytes = (kTiles + 8) * 512;        // their partial sums from all blocks
   static constexpr int kRingBytes = kStages * kBatch * (kXBytes + kWarpgroups * kBlockBytes<kScale>);
+  // Registers: what the launch gives each thread, and what the multiplying threads have once the fetching ones give back.
+  static constexpr int kLaunchRegisters = 65536 / (kThreads * kPerSm) / 8 * 8;
+  static constexpr int kFetchRegisters = 24;
+  static constexpr int kGrown = (kLaunchRegisters * (kWarpgroups + 1) - kFetchRegisters) / kWarpgroups / 8 * 8;
+  static constexpr int kMultiplyRegisters = kGrown < 232 ? kGrown : 232;
   // Partial sums that would take too much shared memory beside the ring take the ring's place when it is done.
   static constexpr bool kReuseRing = kTokens >= 128;
+  static_assert(kParts == 1 || kFast, "more than 64 tokens need the rescaled accumulator");
   static_assert(kRows == 1 || kBatch == 1, "a shared box holds one group");
   static_assert(!kFast || kBatch == 1, "a rescaled accumulator takes one group at a time");
   static_assert(!kReuseRing || kPartialBytes <= kRingBytes, "partial sums must fit the ring");
@@ -61,7 +71,7 @@ struct GemmSmallShared {
 };
 
 template <class C>
-constexpr KernelInfo kGemmSmallInfo{C::kFeatures, C::kTokens, C::kBatch, C::kRows, C::kThreads, sizeof(GemmSmallShared<C>) + 1024,
+constexpr KernelInfo kGemmSmallInfo{C::kFeatures, C::kTokens, C::kBatch, 0, C::kRows, C::kThreads, sizeof(GemmSmallShared<C>) + 1024,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
 /// The groups of K that one block of a cluster adds up.
@@ -69,6 +79,17 @@ struct GroupRange {
   int first, last;
   __device__ __forceinline__ GroupRange(int groups, int rank, int ranks)
       : first(groups * rank / ranks), last(groups * (rank + 1) / ranks) {}
+};
+
+/// Which features, tokens and part of K a block takes. In a cluster, blocks of one part of K are neighbours.
+template <class C>
+struct Place {
+  int splits, split, row, featureTile, token;
+  __device__ __forceinline__ Place() {
+    const int rank = ptx::clusterRank(), size = ptx::clusterSize();
+    splits = size / C::kRows, split = rank / C::kRows, row = rank % C::kRows;
+    featureTile = blockIdx.x / size * C::kRows + row, token = blockIdx.y * C::kTokens;
+  }
 };
 
 /// What one thread needs to fetch groups into the ring.
@@ -80,23 +101,24 @@ struct Fetcher {
   uint32_t full, empty, emptyOfLane, x, weight;
   int groups, validBlocks, token, row, mask;
 
-  __device__ __forceinline__ Fetcher(const GemmSmallParams& p, GemmSmallShared<C>& shared, int featureTile, int split, int row)
+  __device__ __forceinline__ Fetcher(const GemmSmallParams& p, GemmSmallShared<C>& shared, const Place<C>& place)
       : map(&p.x),
         full(ptx::smemAddress(shared.full)),
         empty(ptx::smemAddress(shared.empty)),
-        emptyOfLane(ptx::clusterAddress(empty, split * C::kRows + threadIdx.x % 32 % C::kRows)),
+        emptyOfLane(ptx::clusterAddress(empty, place.split * C::kRows + threadIdx.x % 32 % C::kRows)),
         x(ptx::smemAddress(shared.x)),
         weight(ptx::smemAddress(shared.weight)),
         groups(p.K / kGroupSize),
-        token(blockIdx.y * C::kTokens),
-        row(row),
-        mask(((1 << C::kRows) - 1) << (split * C::kRows)) {
-    const int firstBlock = featureTile * C::kWarpgroups;
+        token(place.token),
+        row(place.row),
+        mask(((1 << C::kRows) - 1) << (place.split * C::kRows)) {
+    const int firstBlock = place.featureTile * C::kWarpgroups;
     validBlocks = max(0, min(C::kWarpgroups, (p.N + kBlockRows - 1) / kBlockRows - firstBlock));
     from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
   }
   __device__ __forceinline__ void fetchWeight(int stage, int g, int count) const {
     ptx::barrierArriveExpect(full + stage * 8, C::kBatch * C::kXBytes + validBlocks * count * kBlock);
+#pragma unroll 1
     for (int b = 0; b < validBlocks; b++)
       ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * C::kBatch * kBlock,
                     from + (static_cast<size_t>(b) * groups + g) * kBlock, count * kBlock, full + stage * 8);
@@ -109,16 +131,15 @@ struct Fetcher {
       ptx::copyTile3(x + stage * C::kBatch * C::kXBytes, map, 0, token, g, full + stage * 8);
   }
 
-  /// One thread fetches again into the stage before this one, once the slowest warp that reads it has left it.
-  __device__ __forceinline__ void refill(const GroupRange& range, int g, int stage, int parity) const {
-    const int next = g + (C::kStages - 1) * C::kBatch;
-    if (threadIdx.x == 0 && g > range.first && next < range.last) {
-      const int previous = stage == 0 ? C::kStages - 1 : stage - 1;
-      ptx::barrierWait(empty + previous * 8, stage == 0 ? parity ^ 1 : parity);
-      fetchWeight(previous, next, min(C::kBatch, range.last - next));
-      fetchX(previous, next);
+  /// Fills the ring as its stages become free, until the range is done.
+  __device__ __forceinline__ void fetchRest(const GroupRange& range) const {
+    int stage = 0, parity = 0;
+    for (int g = range.first + C::kStages * C::kBatch; g < range.last; g += C::kBatch) {
+      ptx::barrierWait(empty + stage * 8, parity);
+      fetchWeight(stage, g, min(C::kBatch, range.last - g));
+      fetchX(stage, g);
+      if (++stage == C::kStages) stage = 0, parity ^= 1;
     }
-    __syncwarp();
   }
   /// This warp has left the stage. Told only to a block that will refill, so that none is told anything after its end.
   __device__ __forceinline__ void release(const GroupRange& range, int g, int stage) const {
@@ -169,7 +190,6 @@ __device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, const Fetch
             sum[b], &codes[b][4 * step],
             wgmma::descriptor(tile + (stage * C::kBatch + b) * (C::kXBytes / 16) + 2 * step), step != 0);
     wgmma::commit();
-    fetcher.refill(range, g, stage, parity);
     wgmma::wait<0>();
 #pragma unroll
     for (int b = 0; b < C::kBatch; b++) wgmma::pin(sum[b]);
@@ -189,57 +209,71 @@ __device__ __forceinline__ void sumSlice(GemmSmallShared<C>& shared, const Fetch
 /// The same with one accumulator, rescaled in place before each group as in gemm_large.cuh.
 template <class C>
 __device__ __forceinline__ void sumSliceFast(GemmSmallShared<C>& shared, const Fetcher<C>& fetcher, GroupRange range,
-                                             float (&acc)[C::kTokens / 2]) {
+                                             float (&acc)[C::kParts][C::kPartTokens / 2]) {
   constexpr uint32_t kBlock = kBlockBytes<C::kScale>;
   const int thread = threadIdx.x % 128, lane = thread % 32, row = thread / 32 * 16 + lane / 4;
   const uint32_t full = ptx::smemAddress(shared.full);
   const uint32_t weight = ptx::smemAddress(shared.weight) + threadIdx.x / 128 * kBlock;
   const uint32_t tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
   int stage = 0, parity = 0;
-  uint32_t codes[2][16];
-  float scale[2] = {1.f, 1.f}, ratio[2];
+  constexpr bool kAhead = C::kParts == 1;  // is there room for the next group's codes?
+  uint4 low, high;
+  float next[2], scale[2] = {1.f, 1.f};
 #pragma unroll
-  for (int i = 0; i < C::kTokens / 2; i++) acc[i] = 0.f;
+  for (int part = 0; part < C::kParts; part++)
+#pragma unroll
+    for (int i = 0; i < C::kPartTokens / 2; i++) acc[part][i] = 0.f;
 
-  auto load = [&](uint32_t (&to)[16]) {
+  auto load = [&] {
     ptx::barrierWait(full + stage * 8, parity);
     const uint32_t block = weight + stage * C::kWarpgroups * kBlock;
-    decode<C::kCodes>(ptx::loadShared16(block + thread * 16), ptx::loadShared16(block + 2048 + thread * 16), to);
+    low = ptx::loadShared16(block + thread * 16), high = ptx::loadShared16(block + 2048 + thread * 16);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const uint32_t at = block + kBlockCodeBytes + (row + half * 8) * kScaleBytes<C::kScale>;
-      const float next = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
-      ratio[half] = scale[half] * kRounding * ptx::reciprocal(next);
-      scale[half] = next;
+      next[half] = C::kScale == ScaleType::kBf16 ? ptx::loadSharedBf16(at) : ptx::loadSharedFloat(at);
     }
-    wgmma::pin(to);
   };
-  if (range.first < range.last) load(codes[0]);
-  for (int g = range.first; g < range.last; g += 2) {
+  if (kAhead && range.first < range.last) load();
+#pragma unroll 1
+  for (int g = range.first; g < range.last; g++) {
+    uint32_t codes[16];
+    if (!kAhead) load();
+    decode<C::kCodes>(low, high, codes);
+    float ratio[2];
 #pragma unroll
-    for (int u = 0; u < 2; u++) {
-      if (g + u >= range.last) break;
-      wgmma::pin(acc);
+    for (int half = 0; half < 2; half++) {
+      ratio[half] = scale[half] * kRounding * ptx::reciprocal(next[half]);
+      scale[half] = next[half];
+    }
 #pragma unroll
-      for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= ratio[i / 2 % 2];
-      wgmma::pin(acc);
-      wgmma::fence();
+    for (int part = 0; part < C::kParts; part++) {
+#pragma unroll
+      for (int i = 0; i < C::kPartTokens / 2; i++) acc[part][i] *= ratio[i / 2 % 2];
+      wgmma::pin(acc[part]);
+    }
+    wgmma::pin(codes);
+    wgmma::fence();
+#pragma unroll
+    for (int part = 0; part < C::kParts; part++)
 #pragma unroll
       for (int step = 0; step < 4; step++)
-        wgmma::Wgmma<C::kTokens>::e4m3(acc, &codes[u][4 * step],
-                                       wgmma::descriptor(tile + stage * (C::kXBytes / 16) + 2 * step), 1);
-      wgmma::commit();
-      const int current = stage, currentParity = parity;
-      if (++stage == C::kStages) stage = 0, parity ^= 1;
-      if (g + u + 1 < range.last) load(codes[u ^ 1]);
-      fetcher.refill(range, g + u, current, currentParity);
-      wgmma::wait<0>();
-      wgmma::pin(acc);
-      fetcher.release(range, g + u, current);
-    }
+        wgmma::Wgmma<C::kPartTokens>::e4m3(
+            acc[part], &codes[4 * step],
+            wgmma::descriptor(tile + stage * (C::kXBytes / 16) + part * (C::kPartTokens * kGroupSize / 16) + 2 * step), 1);
+    wgmma::commit();
+    const int current = stage;
+    if (++stage == C::kStages) stage = 0, parity ^= 1;
+    if (kAhead && g + 1 < range.last) load();
+    wgmma::wait<0>();
+#pragma unroll
+    for (int part = 0; part < C::kParts; part++) wgmma::pin(acc[part]);
+    fetcher.release(range, g, current);
   }
 #pragma unroll
-  for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= kCodeUnit * scale[i / 2 % 2];
+  for (int part = 0; part < C::kParts; part++)
+#pragma unroll
+    for (int i = 0; i < C::kPartTokens / 2; i++) acc[part][i] *= kCodeUnit * scale[i / 2 % 2];
 }
 
 /// Writes a warp's 16 features × 8 tokens, given in the fragment layout of wgmma.
@@ -254,56 +288,34 @@ __device__ __forceinline__ void storeTile16x8(const GemmSmallParams& p, float4 d
   *reinterpret_cast<uint32_t*>(to + 8) = high;
 }
 
+/// The multiplying warpgroups' part: sum, meet, scale, store.
 template <class C>
-__device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmSmallShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  const int inCluster = ptx::clusterRank();
-  const int ranks = ptx::clusterSize() / C::kRows, rank = inCluster / C::kRows, tileRow = inCluster % C::kRows;
-  const int featureTile = blockIdx.x / (ranks * C::kRows) * C::kRows + tileRow, token = blockIdx.y * C::kTokens;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const GroupRange range(p.K / kGroupSize, rank, ranks);
-
-  ptx::launchDependents();
+__device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmallShared<C>& shared,
+                                              const Fetcher<C>& fetcher, GroupRange range, const Place<C>& place,
+                                              int myTiles) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, ranks = place.splits, rank = place.split;
+  const int token = place.token, tileRow = place.row;
   const uint32_t met = ptx::smemAddress(&shared.met);
-  const int myTiles = (C::kTiles - rank + ranks - 1) / ranks;
-  const Fetcher<C> fetcher(p, shared, featureTile, rank, tileRow);
-  const int ahead = min(range.last, range.first + C::kStages * C::kBatch);
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kRows * C::kWarpgroups * 4);
-    }
-    ptx::barrierInit(met, 1);
-    ptx::barrierInitFence();
-    for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++)
-      fetcher.fetchWeight(i, g, min(C::kBatch, range.last - g));
-    if (ranks > 1) ptx::barrierArriveExpect(met, myTiles * ranks * 512);
-  }
-  __syncthreads();
-  // Before a block writes to a neighbour, that one must have started and initialized its barriers.
-  if (ranks * C::kRows > 1) ptx::clusterArriveRelaxed();
-  if (C::kRows > 1) ptx::clusterWait();
-  ptx::waitForPrevious();
-  if (threadIdx.x == 0)
-    for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++) fetcher.fetchX(i, g);
-  __syncwarp();
   if (threadIdx.x < C::kTokens)
     shared.tokenScale[threadIdx.x] = token + threadIdx.x < p.M ? __ldg(p.tokenScale + token + threadIdx.x) : 0.f;
-  float acc[C::kTokens / 2];
+  float acc[C::kParts][C::kPartTokens / 2];
   if constexpr (C::kFast)
     sumSliceFast<C>(shared, fetcher, range, acc);
   else
-    sumSlice<C>(shared, fetcher, range, acc);
+    sumSlice<C>(shared, fetcher, range, acc[0]);
+  auto fragment = [&](int c) {  // the 16 × 8 tile of this warp at column c
+    const float* d = acc[c / (C::kPartTokens / 8)] + c % (C::kPartTokens / 8) * 4;
+    return make_float4(d[0], d[1], d[2], d[3]);
+  };
 
   // Tile c · warps + w is 16 features of warp w × 8 tokens of column c; block t % ranks adds up tile t.
   constexpr int kWarps = C::kWarpgroups * 4;
-  const int firstFeature = featureTile * C::kFeatures;
+  const int firstFeature = place.featureTile * C::kFeatures;
   if (ranks == 1) {
     ptx::syncNamed(1, kWarps * 32);
 #pragma unroll
     for (int c = 0; c < C::kTokens / 8; c++)
-      storeTile16x8(p, make_float4(acc[4 * c], acc[4 * c + 1], acc[4 * c + 2], acc[4 * c + 3]),
+      storeTile16x8(p, fragment(c),
                     *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]), firstFeature + warp * 16,
                     token + c * 8);
     return;
@@ -321,7 +333,7 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
     const int tile = c * kWarps + warp, owner = tile % ranks;
     const uint32_t slot = (tile / ranks * ranks + rank) * 512 + lane * 16;
     ptx::storeAsync(ptx::clusterAddress(partial + slot, owner * C::kRows + tileRow),
-                    make_float4(acc[4 * c], acc[4 * c + 1], acc[4 * c + 2], acc[4 * c + 3]),
+                    fragment(c),
                     ptx::clusterAddress(met, owner * C::kRows + tileRow));
   }
   ptx::syncNamed(1, kWarps * 32);  // the token scales
@@ -335,6 +347,47 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
     }
     storeTile16x8(p, sum, *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]),
                   firstFeature + tile % kWarps * 16, token + c * 8);
+  }
+}
+
+template <class C>
+__device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
+  extern __shared__ uint8_t raw[];
+  auto& shared = *reinterpret_cast<GemmSmallShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  const Place<C> place;
+  const GroupRange range(p.K / kGroupSize, place.split, place.splits);
+
+  ptx::launchDependents();
+  const uint32_t met = ptx::smemAddress(&shared.met);
+  const int myTiles = (C::kTiles - place.split + place.splits - 1) / place.splits;
+  const Fetcher<C> fetcher(p, shared, place);
+  const bool fetches = threadIdx.x == C::kWarpgroups * 128;
+  const int ahead = min(range.last, range.first + C::kStages * C::kBatch);
+  if (fetches) {
+    for (int i = 0; i < C::kStages; i++) {
+      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kRows * C::kWarpgroups * 4);
+    }
+    ptx::barrierInit(met, 1);
+    ptx::barrierInitFence();
+    for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++)
+      fetcher.fetchWeight(i, g, min(C::kBatch, range.last - g));
+    if (place.splits > 1) ptx::barrierArriveExpect(met, myTiles * place.splits * 512);
+  }
+  __syncthreads();
+  // Before a block writes to a neighbour, that one must have started and initialized its barriers.
+  if (place.splits * C::kRows > 1) ptx::clusterArriveRelaxed();
+  if (C::kRows > 1) ptx::clusterWait();
+  ptx::waitForPrevious();
+  if (threadIdx.x >= C::kWarpgroups * 128) {
+    ptx::shrinkRegisters<C::kFetchRegisters>();
+    if (fetches) {
+      for (int g = range.first, i = 0; g < ahead; g += C::kBatch, i++) fetcher.fetchX(i, g);
+      fetcher.fetchRest(range);
+    }
+  } else {
+    ptx::growRegisters<C::kMultiplyRegisters>();
+    multiplySlice<C>(p, shared, fetcher, range, place, myTiles);
   }
 }
 

@@ -9,6 +9,7 @@ struct KernelInfo {
   int32_t features;     // output features a block
   int32_t tokens;       // tokens a block
   int32_t batch;        // groups of K a copy-engine box of activations
+  int32_t storeTokens;  // tokens a copy-engine box of the output; 0: the kernel stores by itself
   int32_t cluster;      // blocks a cluster that share activations
   int32_t threads;      // threads a block
   int32_t sharedBytes;  // dynamic shared memory a block

@@ -20,7 +20,7 @@ class GemmLarge:
         """A launch of out[M, N] = …, its tensor maps encoded once."""
         (m, k), n, info = x8.shape, out.shape[1], self.info
         params = tensor_map(x8, UINT8, [k, m], [k], [128, info.tokens // info.cluster])
-        params += tensor_map(out, BF16, [n, m], [2 * n], [64, 32])
+        params += tensor_map(out, BF16, [n, m], [2 * n], [64, info.storeTokens])
         params += pointer(packed) + pointer(token_scale) + struct.pack("<4i", m, n, k, self.sweep)
         params += b"\0" * (-len(params) % 64)
         per_cluster = info.features * info.cluster
