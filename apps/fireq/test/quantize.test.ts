@@ -8,7 +8,7 @@ import { fireq, hasControls, isOneLineError, type Running, standin, start, tempo
 
 const folder = temporaryFolder()
 /** FireQ on few tokens: calibration, smoothing and rounding in a few seconds. */
-const small = ['--backend', 'reference', '--set', 'calibration.windows=2', 'calibration.length=8']
+const small = ['--set', 'calibration.windows=2', 'calibration.length=8']
 const rtn = ['--recipe', 'rtn']
 
 /** SHA-256 of every file in a directory, by name. */
@@ -215,7 +215,12 @@ describe('quantize refuses', () => {
       /expected a groupSize that divides K=640 but received 256/,
       () => [bare, ...rtn, '--set', 'weights.groupSize=256'],
     ],
-    ['to write over its source', 1, /Expected an output directory apart from the model/, () => [bare, ...rtn, '--overwrite', '--out', bare]],
+    [
+      'to write over its source',
+      1,
+      /Expected an output directory apart from the model/,
+      () => [bare, ...rtn, '--overwrite', '--out', bare],
+    ],
     ['a backend that is not there', 1, /cuda backend isn't usable/, () => [standin, '--backend', 'cuda']],
   ])('%s', async (_, code, message, args) => {
     const given = args()

@@ -65,8 +65,8 @@ describe('progress', () => {
 
 describe('text for people', () => {
   it('has sizes, times and numbers', () => {
-    expect([0, 512, 1023.9, 1024, 1536, 16_269_672, 2 ** 40].map(formatBytes)).toEqual([
-      ...['0 B', '512 B', '1.00 KiB', '1.00 KiB', '1.50 KiB', '15.5 MiB', '1.00 TiB'],
+    expect([0, 512, 1000, 1024, 1536, 1023 * 1024, 16_269_672, 2 ** 40].map(formatBytes)).toEqual([
+      ...['0 B', '512 B', '0.977 KiB', '1.00 KiB', '1.50 KiB', '0.999 MiB', '15.5 MiB', '1.00 TiB'],
     ])
     expect([0, 9.94, 59.4, 59.6, 3599, 7260].map(formatSeconds)).toEqual([
       ...['0.0 s', '9.9 s', '59 s', '1 min 00 s', '59 min 59 s', '2 h 01 min'],

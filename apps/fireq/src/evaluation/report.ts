@@ -11,7 +11,10 @@ export function formatResult({ result, data, window, plan, seconds, backend }: E
     lines.push(['KL divergence', `${formatNumber(result.klDivergence, 4)} nats per token`])
     lines.push(['top-1 agreement', `${(100 * result.top1Agreement).toFixed(2)} %`])
   }
-  lines.push(['over', `${result.windows} windows of ${window}, ${formatWhole(result.tokens)} predicted tokens`])
+  lines.push([
+    'over',
+    `${result.windows} ${result.windows === 1 ? 'window' : 'windows'} of ${window}, ${formatWhole(result.tokens)} predicted tokens`,
+  ])
   lines.push(['data', `${data.file}, ${framing}, ${formatWhole(data.tokens)} tokens`])
   lines.push([
     'run as',

@@ -113,8 +113,7 @@ function totalsOf(tensors: readonly ListedTensor[]): { tensors: number; values: 
 function tensorTable(tensors: readonly ListedTensor[], errors: TensorErrors | undefined): string {
   const groups = new Map<string, ListedTensor[]>()
   for (const tensor of tensors) {
-    const dtype = tensor.dtype.replace(/×2\^-\d+/, '×2^-i')
-    const key = JSON.stringify([tensor.name.replace(/\.\d+\./, '.*.'), dtype, tensor.shape])
+    const key = JSON.stringify([tensor.name.replace(/\.\d+\./, '.*.'), withoutExponent(tensor.dtype), tensor.shape])
     groups.set(key, [...(groups.get(key) ?? []), tensor])
   }
   const columns: Column[] = [
@@ -130,7 +129,7 @@ function tensorTable(tensors: readonly ListedTensor[], errors: TensorErrors | un
     const several = alike.length > 1
     const row = [
       several ? `${name.replace(/\.\d+\./, '.*.')} (${alike.length})` : name,
-      several ? dtype.replace(/×2\^-\d+/, '×2^-i') : dtype,
+      alike.every((tensor) => tensor.dtype === dtype) ? dtype : withoutExponent(dtype).replace('e4m3', 'e4m3 ×2^-i'),
       `[${shape.join(', ')}]`,
       formatNumber(bitsOf(alike)),
       formatBytes(totalsOf(alike).bytes),
@@ -138,6 +137,11 @@ function tensorTable(tensors: readonly ListedTensor[], errors: TensorErrors | un
     return errors ? [...row, errorText(mean(alike.flatMap((tensor) => errors.get(tensor.name) ?? [])))] : row
   })
   return formatTable(columns, rows)
+}
+
+/** A type without its tensor scale, which differs from layer to layer. */
+function withoutExponent(dtype: string): string {
+  return dtype.replace(/ ×2\^-\d+/, '')
 }
 
 function statisticsTable(

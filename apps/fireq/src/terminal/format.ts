@@ -1,11 +1,12 @@
 /** Bytes for people: three digits and a binary unit. */
 export function formatBytes(bytes: number): string {
-  return scaled(bytes, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'])
-}
-
-/** A count for people: 8.13 M. */
-export function formatCount(count: number): string {
-  return scaled(count, 1000, ['', 'k', 'M', 'G', 'T'])
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  let [value, unit] = [bytes, 0]
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`
 }
 
 /** A whole number with its thousands apart: 8,134,912. */
@@ -34,15 +35,4 @@ export function printable(text: string, { keep = '' }: { readonly keep?: string 
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (character) =>
     keep.includes(character) ? character : `\\u{${character.charCodeAt(0).toString(16)}}`,
   )
-}
-
-function scaled(value: number, step: number, units: readonly string[]): string {
-  let unit = 0
-  let rest = value
-  while (rest >= step * 0.9995 && unit < units.length - 1) {
-    rest /= step
-    unit++
-  }
-  const digits = unit === 0 ? String(rest) : rest.toPrecision(3)
-  return units[unit] === '' ? digits : `${digits} ${units[unit]}`
 }

@@ -2,7 +2,7 @@ import { SingleBar } from 'cli-progress'
 import { formatSeconds } from './format.js'
 
 /** How far long work has come, shown on stderr. */
-export interface Progress {
+interface Progress {
   /**
    * @param fraction 0…1 of all the work
    * @param label what is being done
@@ -13,7 +13,7 @@ export interface Progress {
   stop(): void
 }
 
-export interface ProgressOptions {
+interface ProgressOptions {
   readonly quiet?: boolean
   readonly stream?: NodeJS.WriteStream
   /** Seconds of a clock. */
