@@ -45,7 +45,10 @@ export class CudaStream extends CudaResource<StreamHandle> {
     }
   }
 
-  /** Resolves when `into` holds what the buffer held after all work enqueued so far. */
+  /**
+   * Resolves when `into` holds what the buffer held after all work enqueued so far. Beyond 8 MiB parts of the copy are
+   * enqueued as others end, so leave the buffer alone until then.
+   */
   async download<T extends ArrayBufferView>(buffer: CudaBuffer, into: T, what: string, offset = 0): Promise<T> {
     const bytes = bytesOf(into)
     const chunk = this.addon.cudaChunkBytes

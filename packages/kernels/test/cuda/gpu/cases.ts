@@ -1,0 +1,6 @@
+import type { GpuCase } from './gpu-case.js'
+import { quantizeCases } from './quantize-cases.js'
+import { transferCases } from './transfer-cases.js'
+
+/** Every test that needs a GPU. */
+export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases]
