@@ -6,8 +6,7 @@
 //
 // * Blocks of a cluster take neighbouring features of the same tokens, and each fetches a part of the activation tile
 //   for all of them: L2 gives a third less.
-// * The second warpgroup runs a few groups behind the first, so that each one's epilogue is hidden under the other's
-//   multiplications; the output leaves through the copy engine.
+// * The decode of a group hides under the multiplications before it; the output leaves through the copy engine.
 // * Blocks are persistent and walk the tiles in groups of `tokenTilesPerSweep` token tiles, so that their activations stay
 //   in the L2 while the weights stream by.
 #pragma once
@@ -31,21 +30,22 @@ struct GemmLargeParams {
   int tokenTilesPerSweep;
 };
 
-template <int kRowBlocks_, int kTokenParts_, int kTokens_, int kCluster_, int kStages_, int kLag_, int kSection_, int kOffset_, Codes kCodes_, ScaleType kScale_>
+template <int kRowBlocks_, int kTokenParts_, int kDepth_, int kTokens_, int kCluster_, int kStages_, int kSection_, Codes kCodes_, ScaleType kScale_>
 struct GemmLargeConfig {
   static constexpr int kRowBlocks = kRowBlocks_;  // 64-row blocks a warpgroup
   static constexpr int kTokens = kTokens_;
   static constexpr int kTokenParts = kTokenParts_;  // accumulators a row block
   static constexpr int kPartTokens = kTokens / kTokenParts;
+  // 2: even and odd groups go to accumulators of their own, which meet in the end. A small tile then has two groups in
+  // flight where a large one has its two parts.
+  static constexpr int kDepth = kDepth_;
   static constexpr int kUnits = kRowBlocks * kTokenParts;
   static constexpr int kCluster = kCluster_;
   static constexpr int kStages = kStages_;
-  static constexpr int kLag = kLag_;  // groups that the second warpgroup starts behind the first
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
 
   static constexpr int kSection = kSection_;  // groups between two points with nothing in flight
-  static constexpr int kOffset = kOffset_;
   static constexpr int kWarpgroups = 2;
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kFeatures = kBlocks * kBlockRows;
@@ -56,9 +56,10 @@ struct GemmLargeConfig {
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
 
   static_assert(kPartTokens % 16 == 0 && kPartTokens <= 128, "an accumulator takes a multiple of 16 tokens, at most 128");
+  static_assert(kDepth == 1 || (kRowBlocks == 1 && kTokenParts == 1), "alternating accumulators hold one part each");
   static_assert(kTokens / kCluster <= 256, "a copy-engine box has at most 256 rows");
   static_assert(kXBytes / kCluster % 1024 == 0, "each block fetches whole swizzle atoms");
-  static_assert(kLag + 2 <= kStages, "the lag must leave stages to fetch into");
+  static_assert(kSection <= 2 * kStages, "stages are counted within two turns of the ring");
 };
 
 template <class C>
@@ -189,12 +190,13 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane < C::kCluster ? lane : 0);
   StoreQueue<C> queue{ptx::smemAddress(shared.store[warpgroup]), ptx::smemAddress(shared.tokenScale[warpgroup]), warpgroup};
 
-  float d[C::kUnits][C::kPartTokens / 2];
-  float scale[kR][2], ratio[kR][2][2];  // each ratio twice, so that it can be read beside either register bank
-  uint32_t a[2][kR][16];
+  constexpr int kScales = kR * C::kDepth;
+  float d[C::kUnits * C::kDepth][C::kPartTokens / 2];
+  float scale[kScales][2], ratio[kScales][2][2];  // each ratio twice, so that it can be read beside either register bank
+  uint32_t a[C::kDepth + 1][kR][16];
   Ring<C::kStages> ring;
 #pragma unroll
-  for (int r = 0; r < kR; r++) scale[r][0] = scale[r][1] = 1.f;
+  for (int r = 0; r < kScales; r++) scale[r][0] = scale[r][1] = 1.f;
 
   auto release = [&](int stage) {
     if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
@@ -219,19 +221,20 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       }
     }
   };
-  auto decodeFetched = [&](uint32_t (&codes)[kR][16]) {
+  auto decodeFetched = [&](uint32_t (&codes)[kR][16], int set = 0) {
 #pragma unroll
     for (int r = 0; r < kR; r++) {
+      const int s = r + set;
       decode<C::kCodes>(fetched[r].low, fetched[r].high, codes[r]);
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        ratio[r][half][0] = scale[r][half] * kRounding * ptx::reciprocal(fetched[r].scale[half]);
-        asm volatile("mov.b32 %0, %1;" : "=f"(ratio[r][half][1]) : "f"(ratio[r][half][0]));
-        scale[r][half] = fetched[r].scale[half];
+        ratio[s][half][0] = scale[s][half] * kRounding * ptx::reciprocal(fetched[r].scale[half]);
+        asm volatile("mov.b32 %0, %1;" : "=f"(ratio[s][half][1]) : "f"(ratio[s][half][0]));
+        scale[s][half] = fetched[r].scale[half];
       }
       wgmma::pin(codes[r]);
-      wgmma::pinValues(ratio[r][0]);
-      wgmma::pinValues(ratio[r][1]);
+      wgmma::pinValues(ratio[s][0]);
+      wgmma::pinValues(ratio[s][1]);
     }
   };
   auto rescale = [&](int unit) {
@@ -240,7 +243,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #endif
     wgmma::pin(d[unit]);
 #pragma unroll
-    for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[unit / C::kTokenParts][i / 2 % 2][i % 2];
+    for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[C::kDepth == 2 ? unit : unit / C::kTokenParts][i / 2 % 2][i % 2];
     wgmma::pin(d[unit]);
   };
   auto multiply = [&](int stage, int unit, uint32_t (&codes)[16], bool first) {
@@ -287,7 +290,39 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     release(ring.stage == 0 ? C::kStages - 1 : ring.stage - 1);
   };
 
-  bool lagging = warpgroup == 1;
+  // The same with even groups in one accumulator and odd groups in another.
+  auto addAlternating = [&](auto count) {
+    constexpr int kGroups = decltype(count)::value, kLead = kGroups < 2 ? kGroups : 2;
+    const int firstStage = ring.stage;
+    auto stageOf = [&](int u) { return firstStage + u < C::kStages ? firstStage + u : firstStage + u - C::kStages; };
+#pragma unroll
+    for (int u = 0; u < kLead; u++) {
+      fetch(ring.stage, ring.parity);
+      decodeFetched(a[u], u);
+      ring.advance();
+    }
+#pragma unroll
+    for (int u = 0; u < kLead; u++) rescale(u);
+#pragma unroll
+    for (int u = 0; u < kLead; u++) multiply(stageOf(u), u, a[u][0], false);
+#pragma unroll
+    for (int u = 2; u < kGroups; u++) {
+      fetch(ring.stage, ring.parity);
+      decodeFetched(a[u % 3], u % 2);
+      wgmma::wait<1>();
+      release(stageOf(u - 2));
+      rescale(u % 2);
+      multiply(stageOf(u), u % 2, a[u % 3][0], false);
+      ring.advance();
+    }
+    wgmma::wait<0>();
+#pragma unroll
+    for (int u = 0; u < kLead; u++) {
+      wgmma::pin(d[u]);
+      release(stageOf(kGroups - kLead + u));
+    }
+  };
+
   for (int t = blockIdx.x / C::kCluster; t < order.count(); t += clusters) {
     int tokenTile, featureTile;
     order.locate(t, tokenTile, featureTile);
@@ -298,28 +333,21 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       if (i * 128 + thread < C::kTokens && token + i * 128 + thread < p.M)
         tokenScale[i] = __ldg(p.tokenScale + token + i * 128 + thread);
 
-    if (C::kLag > 0 && lagging) {
-      ptx::syncNamed(3, 256);
-      lagging = false;
-    }
     int g = 0;
-    bool announce = C::kLag > 0 && warpgroup == 0 && t == static_cast<int>(blockIdx.x) / C::kCluster;
-    if (announce) {
-      for (; g < min(C::kLag, groups); g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
-      ptx::arriveNamed(3, 256);
+    if constexpr (C::kDepth == 2) {
+#pragma unroll
+      for (int u = 0; u < 2; u++)
+#pragma unroll
+        for (int i = 0; i < C::kPartTokens / 2; i++) d[u][i] = 0.f;
+      for (; g + C::kSection <= groups; g += C::kSection) addAlternating(std::integral_constant<int, C::kSection>{});
+      for (; g < groups; g++) addAlternating(std::integral_constant<int, 1>{});
+#pragma unroll
+      for (int i = 0; i < C::kPartTokens / 2; i++)
+        d[0][i] = d[0][i] * scale[0][i / 2 % 2] + d[1][i] * scale[1][i / 2 % 2];
+    } else {
+      for (; g + C::kSection <= groups; g += C::kSection) addGroups(std::integral_constant<int, C::kSection>{}, g == 0);
+      for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
     }
-    // The two warpgroups pause at different groups, so that one always multiplies.
-    if (C::kOffset > 0 && warpgroup == 1 && g + C::kOffset <= groups) {
-      addGroups(std::integral_constant<int, C::kOffset>{}, true);
-      g += C::kOffset;
-    }
-    for (; g + C::kSection <= groups; g += C::kSection) addGroups(std::integral_constant<int, C::kSection>{}, g == 0);
-    if (C::kOffset > 0 && g + C::kOffset <= groups) {
-      addGroups(std::integral_constant<int, C::kOffset>{}, g == 0);
-      g += C::kOffset;
-    }
-    for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
-
 #pragma unroll
     for (int i = 0; i < (C::kTokens + 127) / 128; i++)
       if (i * 128 + thread < C::kTokens)
@@ -329,7 +357,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
     for (int unit = 0; unit < C::kUnits; unit++) {
       const int r = unit / C::kTokenParts;
-      queue.store(p, d[unit], scale[r][0], scale[r][1], feature + r * kBlockRows, token, unit % C::kTokenParts);
+      queue.store(p, d[unit], C::kDepth == 2 ? 1.f : scale[r][0], C::kDepth == 2 ? 1.f : scale[r][1], feature + r * kBlockRows, token, unit % C::kTokenParts);
     }
   }
   if (thread == 0) ptx::storeWait<0>();
