@@ -1,8 +1,8 @@
-import { defineConfig } from 'vitest/config'
+import { defineConfig, type ViteUserConfig } from 'vitest/config'
 
 // Tests of packages read the sources (the `fireq-source` export condition); tests in `tests/` and of the apps spawn
 // the built output.
-export default defineConfig({
+const config: ViteUserConfig = defineConfig({
   resolve: { conditions: ['fireq-source', 'node', 'import', 'default'] },
   ssr: { resolve: { conditions: ['fireq-source', 'node', 'import', 'default'] } },
   test: {
@@ -11,3 +11,5 @@ export default defineConfig({
     hookTimeout: 120_000,
   },
 })
+
+export default config

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,20 +8,25 @@ const folder = mkdtempSync(join(tmpdir(), 'fireq-pack-'))
 const tarballs = new Map<string, string>()
 
 beforeAll(async () => {
-  for (const path of packageFolders) {
-    const { code, stdout, stderr } = await spawn('npm', ['pack', '--json', '--pack-destination', folder], {
-      cwd: join(root, path),
-    })
-    expect(code, stderr).toBe(0)
-    const [packed] = JSON.parse(stdout) as { name: string; filename: string }[]
-    tarballs.set(packed!.name, join(folder, packed!.filename))
-  }
+  for (const path of packageFolders) tarballs.set(nameOf(path), await pack(path))
 })
+
+const nameOf = (path: string): string => JSON.parse(readFileSync(join(root, path, 'package.json'), 'utf8')).name
+
+/** Packs a package as npm publishes it; gives the tarball's path. */
+async function pack(path: string): Promise<string> {
+  const { code, stdout, stderr } = await spawn('npm', ['pack', '--json', '--pack-destination', folder], {
+    cwd: join(root, path),
+  })
+  expect(code, stderr).toBe(0)
+  const [packed] = JSON.parse(stdout) as { filename: string }[]
+  return join(folder, packed!.filename)
+}
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 describe.each(packageFolders)('%s', (path) => {
-  const { name } = JSON.parse(readFileSync(join(root, path, 'package.json'), 'utf8')) as { name: string }
+  const name = nameOf(path)
 
   it('has an exports map that publint accepts', async () => {
     const { code, stdout, stderr } = await spawn('publint', [tarballs.get(name)!, '--strict'])
@@ -34,34 +39,39 @@ describe.each(packageFolders)('%s', (path) => {
   })
 })
 
-describe('the packed packages, installed without scripts and without the native addon', () => {
-  it('work in an empty directory, and say that they fall back', async () => {
-    writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
-    const install = await spawn(
-      'npm',
-      [
-        'install',
-        '--ignore-scripts',
-        '--omit=optional',
-        '--prefer-offline',
-        '--no-audit',
-        '--no-fund',
-        ...tarballs.values(),
-      ],
-      { cwd: folder },
-    )
-    expect(install.code, install.stderr).toBe(0)
-    const imports = [...tarballs.keys()].map((name) => `await import('${name}')`).join('\n')
-    writeFileSync(
-      join(folder, 'use.mjs'),
-      `${imports}
-      const { createBackend } = await import('@fireq/kernels')
-      const backend = await createBackend('auto')
-      console.log(backend.name)`,
-    )
-    const { code, stdout, stderr } = await spawn('node', ['use.mjs'], { cwd: folder })
-    expect(code, stderr).toBe(0)
+const addon = 'packages/kernels/npm/linux-x64-gnu'
+const hasAddon = existsSync(join(root, addon, 'fireq.node'))
+
+/** Installs tarballs in a new directory without running scripts, imports them all, and names the automatic backend. */
+async function useInEmptyDirectory(files: readonly string[]) {
+  const cwd = mkdtempSync(join(folder, 'use-'))
+  writeFileSync(join(cwd, 'package.json'), '{ "private": true, "type": "module" }')
+  const options = ['--ignore-scripts', '--omit=optional', '--prefer-offline', '--no-audit', '--no-fund']
+  const install = await spawn('npm', ['install', ...options, ...files], { cwd })
+  expect(install.code, install.stderr).toBe(0)
+  const imports = [...tarballs.keys()].map((name) => `await import('${name}')`)
+  const use = `const { createBackend } = await import('@fireq/kernels')
+  console.log((await createBackend('auto')).name)`
+  writeFileSync(join(cwd, 'use.mjs'), [...imports, use].join('\n'))
+  const result = await spawn('node', ['use.mjs'], { cwd })
+  expect(result.code, result.stderr).toBe(0)
+  return result
+}
+
+describe('the packed packages, installed in an empty directory without scripts', () => {
+  it('work on the TypeScript backend without the native addon, and say so', async () => {
+    const { stdout, stderr } = await useInEmptyDirectory([...tarballs.values()])
     expect(stdout.trim()).toBe('reference')
     expect(stderr).toMatch(/reference/)
   }, 180_000)
+
+  it.skipIf(!hasAddon)(
+    'work on the native backend with the platform package, and say nothing',
+    async () => {
+      const { stdout, stderr } = await useInEmptyDirectory([...tarballs.values(), await pack(addon)])
+      expect(stdout.trim()).toBe('cpu')
+      expect(stderr).toBe('')
+    },
+    180_000,
+  )
 })

@@ -8,7 +8,7 @@ export const root: string = join(dirname(fileURLToPath(import.meta.url)), '..')
 /** Folders of the published packages, in no particular order. */
 export const packageFolders: string[] = readdirSync(join(root, 'packages')).map((name) => join('packages', name))
 
-export interface Outcome {
+interface Outcome {
   readonly code: number
   readonly stdout: string
   readonly stderr: string
@@ -25,7 +25,8 @@ export function spawn(
     execFile(
       command,
       args,
-      { cwd, env: { ...process.env, NO_COLOR: '1', ...env, PATH: env.PATH ?? path }, maxBuffer: 1 << 26 },
+      // pnpm's shims set NODE_PATH, through which an installed package would find this repository's.
+      { cwd, env: { ...process.env, NO_COLOR: '1', NODE_PATH: '', PATH: path, ...env }, maxBuffer: 1 << 26 },
       (error, stdout, stderr) => {
         if (error && typeof error.code !== 'number') reject(error)
         else resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })

@@ -50,7 +50,7 @@ function clamp(v: number, lo: number, hi: number): number {
 }
 
 /** Nearest whole number, halves to the even one. */
-export function roundHalfEven(v: number): number {
+function roundHalfEven(v: number): number {
   const below = Math.floor(v)
   const rest = v - below
   return rest < 0.5 || (rest === 0.5 && below % 2 === 0) ? below : below + 1

@@ -4,7 +4,7 @@ import { BackendError } from '../errors.js'
 import type { ReferenceWeight } from '../program/op.js'
 import type { WeightSpec } from '../program/program.js'
 
-export function referenceWeight(tensor: Tensor): ReferenceWeight {
+function referenceWeight(tensor: Tensor): ReferenceWeight {
   if (tensor.kind === 'dense') {
     const columns = tensor.shape.at(-1) ?? 1
     const decode = tensor.dtype === 'f32' ? (v: number) => v : tensor.dtype === 'bf16' ? bf16BitsToF32 : f16BitsToF32
@@ -79,7 +79,7 @@ export async function fetchWeight(name: string, spec: WeightSpec, source: Weight
   return tensor
 }
 
-export function tensorBytes(tensor: Tensor): number {
+function tensorBytes(tensor: Tensor): number {
   if (tensor.kind === 'dense') return tensor.data.byteLength
   return tensor.codes.byteLength + tensor.groupScale.data.byteLength + (tensor.channelScale?.byteLength ?? 0)
 }
