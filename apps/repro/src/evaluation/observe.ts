@@ -7,12 +7,14 @@ import { assembleStep, feedsOf, KvPool, loadWeights, modelFamily, planFor, type 
 export const observedTaps = ['scaledKeys', 'qkvInput', 'oInput', 'gateUpInput', 'downInput'] as const
 export type ObservedTap = (typeof observedTaps)[number]
 
-/** One layer of a running model. */
-export interface LayerView {
-  /** max |x| over the tokens, by channel. */
-  readonly channelMax: Readonly<Record<ObservedTap, Float32Array>>
-  /** The residual stream after the layer, [tokens · hiddenSize]. */
-  readonly hidden: Float32Array
+/** max |x| over the tokens, by channel, of one layer's activations. */
+export type ChannelMaxima = Readonly<Record<ObservedTap, Float32Array>>
+
+/** A running model, layer by layer. */
+export interface Observation {
+  readonly maxima: readonly ChannelMaxima[]
+  /** The residual stream after each layer, [tokens · hiddenSize]. */
+  readonly hidden: readonly Float32Array[]
 }
 
 /** Tokens in a step: bounds the memory that taps of all layers take. */
@@ -25,7 +27,7 @@ export async function observe(
   backend: Backend,
   window: Int32Array,
   signal?: AbortSignal,
-): Promise<LayerView[]> {
+): Promise<Observation> {
   const { config } = source
   const family = modelFamily(config.modelType)
   const plan = planFor(source, family.layerLinears, { compute: 'f32' })
@@ -37,26 +39,24 @@ export async function observe(
   using kv = backend.createKvCache(program.kv!, { pages: pool.pages, pageSize: PAGE })
   const sequence = pool.open()
 
-  const views = Array.from({ length: config.numHiddenLayers }, () => ({
-    channelMax: Object.fromEntries(
-      observedTaps.map((tap) => [tap, new Float32Array(tapColumns(config, tap))]),
-    ) as Record<ObservedTap, Float32Array>,
-    hidden: new Float32Array(window.length * config.hiddenSize),
-  }))
+  const layers = Array.from({ length: config.numHiddenLayers })
+  const maxima = layers.map(
+    () =>
+      Object.fromEntries(
+        observedTaps.map((tap) => [tap, new Float32Array(tapColumns(config, tap))]),
+      ) as unknown as ChannelMaxima,
+  )
+  const hidden = layers.map(() => new Float32Array(window.length * config.hiddenSize))
   for (let start = 0; start < window.length; start += CHUNK) {
     const tokens = window.subarray(start, start + CHUNK)
     const { feeds } = assembleStep(pool, [{ sequence, tokens, outputs: 'none' }])
     const results = await executable.run(feedsOf(program, feeds), { kv, signal })
-    views.forEach(({ channelMax }, layer) => {
-      for (const tap of observedTaps) takeMaxima(channelMax[tap], results[tapName(layer, tap)] as Float32Array)
+    maxima.forEach((max, layer) => {
+      for (const tap of observedTaps) takeMaxima(max[tap], results[tapName(layer, tap)] as Float32Array)
     })
-    takeHidden(
-      views.map(({ hidden }) => hidden),
-      start * config.hiddenSize,
-      results,
-    )
+    takeHidden(hidden, start * config.hiddenSize, results)
   }
-  return views
+  return { maxima, hidden }
 }
 
 function takeMaxima(max: Float32Array, rows: Float32Array): void {
@@ -78,14 +78,14 @@ function takeHidden(hidden: readonly Float32Array[], at: number, results: Result
   }
 }
 
-/** ‖a − b‖ / ‖b‖ (Frobenius) of the residual stream after each layer. */
-export function hiddenErrors(views: readonly LayerView[], originals: readonly LayerView[]): number[] {
-  return views.map(({ hidden }, layer) => {
-    const original = originals[layer].hidden
+/** ‖h − ĥ‖ / ‖h‖ (Frobenius) of the residual stream after each layer. */
+export function hiddenErrors(observed: Observation, original: Observation): number[] {
+  return observed.hidden.map((hidden, layer) => {
+    const expected = original.hidden[layer]
     let [noise, signal] = [0, 0]
     for (let i = 0; i < hidden.length; i++) {
-      noise += (hidden[i] - original[i]) ** 2
-      signal += original[i] ** 2
+      noise += (hidden[i] - expected[i]) ** 2
+      signal += expected[i] ** 2
     }
     return Math.sqrt(noise / signal)
   })

@@ -15,6 +15,7 @@ const axis = {
 } as const
 
 const config: Config = {
+  aria: false, // the figure is named as a whole, not mark by mark
   font: fonts.text,
   background: 'transparent',
   view: { stroke: null },

@@ -15,7 +15,7 @@ export interface TokenData {
 export interface TokenRequest {
   readonly data?: string
   readonly calibrationData?: string
-  /** Windows to evaluate, from the beginning; all there are if left out. */
+  /** Windows to evaluate, from the beginning; if left out, as many as leave tokens to calibrate on. */
   readonly windows?: number
   /** Tokens a window. */
   readonly window: number
@@ -27,45 +27,50 @@ export interface TokenRequest {
  * `calibrationData`, or from what the evaluated windows leave of the data: never from tokens that are evaluated.
  */
 export async function loadTokens(modelDir: string, config: LlamaConfig, request: TokenRequest): Promise<TokenData> {
-  const { window, calibration } = request
+  const { window, calibration, calibrationData } = request
   if (window > config.maxPositionEmbeddings) {
     throw new Error(
       `Expected windows of at most ${config.maxPositionEmbeddings} tokens, the context, but received ${window}`,
     )
   }
   const dataPath = request.data ?? join(modelDir, 'samples.bin')
-  if (!existsSync(dataPath)) {
-    throw new Error(
-      request.data === undefined
-        ? `${modelDir} has no samples.bin to evaluate on: name a text or token file with --data`
-        : `There is no file ${dataPath}`,
-    )
+  if (request.data === undefined && !existsSync(dataPath)) {
+    throw new Error(`${modelDir} has no samples.bin to evaluate on: name a text or token file with --data`)
   }
   const ids = await readIds(dataPath, modelDir, config)
-  const all = tokenWindows(ids, window)
-  const count = request.windows ?? all.length
-  if (count > all.length) {
-    throw new Error(
-      `Expected at most ${all.length} windows of ${window} tokens in ${dataPath} but ${count} were asked for`,
-    )
-  }
-  const windows = all.slice(0, count)
-  const evaluated = `the first ${count} of ${all.length} windows of ${window} tokens of ${name(dataPath)}`
   const wanted = calibration.windows * calibration.length
-  if (request.calibrationData !== undefined) {
-    const calibrationIds = await readIds(request.calibrationData, modelDir, config)
-    if (resolve(request.calibrationData) === resolve(dataPath)) {
-      throw new Error(`Expected other data for --calibration-data than for --data but received ${dataPath} twice`)
-    }
-    requireTokens(calibrationIds.length, wanted, request.calibrationData)
-    const from = `${calibration.windows} windows of ${calibration.length} tokens drawn from ${name(request.calibrationData)}`
-    return { windows, calibrationIds, description: `Evaluated on ${evaluated}; calibrated on ${from}.` }
+  const available = Math.floor(ids.length / window)
+  const count = request.windows ?? (calibrationData ? available : Math.floor((ids.length - wanted) / window))
+  if (available === 0 || count > available) {
+    const asked = count > available ? `${count} were asked for` : 'there is none'
+    throw new Error(`Expected at most ${available} windows of ${window} tokens of ${dataPath} but ${asked}`)
   }
-  // The file's end: as far from the evaluated tokens as it gets.
-  requireTokens(ids.length - count * window, wanted, `${dataPath} behind the evaluated windows`)
-  const calibrationIds = ids.slice(ids.length - wanted)
-  const from = `the last ${wanted} tokens of the same file (${calibration.windows} windows of ${calibration.length}), none of which is evaluated`
-  return { windows, calibrationIds, description: `Evaluated on ${evaluated}; calibrated on ${from}.` }
+  const rest = calibrationData === undefined
+  const others = rest
+    ? ids.slice(Math.max(count, 1) * window)
+    : await readCalibration(calibrationData, dataPath, modelDir, config)
+  requireTokens(others.length, wanted, rest ? `${dataPath}, behind what is evaluated,` : calibrationData)
+  const source = rest
+    ? `the last ${wanted} tokens of the same file, none of which is evaluated`
+    : basename(calibrationData)
+  return {
+    windows: tokenWindows(ids, window).slice(0, count),
+    // The file's end: as far from the evaluated tokens as it gets.
+    calibrationIds: rest ? others.slice(others.length - wanted) : others,
+    description: `Evaluated on the first ${count} of ${available} windows of ${window} tokens of ${basename(dataPath)}; calibrated on ${calibration.windows} windows of ${calibration.length} tokens drawn from ${source}.`,
+  }
+}
+
+async function readCalibration(
+  path: string,
+  dataPath: string,
+  modelDir: string,
+  config: LlamaConfig,
+): Promise<Int32Array> {
+  if (resolve(path) === resolve(dataPath)) {
+    throw new Error(`Expected other data for --calibration-data than for --data but received ${path} twice`)
+  }
+  return await readIds(path, modelDir, config)
 }
 
 async function readIds(path: string, modelDir: string, { vocabSize }: LlamaConfig): Promise<Int32Array> {
@@ -85,8 +90,4 @@ function requireTokens(available: number, wanted: number, where: string): void {
     `Expected at least ${wanted} tokens to calibrate on in ${where} but there are ${Math.max(available, 0)}: ` +
       'evaluate fewer --windows, or name another file with --calibration-data',
   )
-}
-
-function name(path: string): string {
-  return basename(path)
 }

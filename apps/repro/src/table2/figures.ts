@@ -1,5 +1,5 @@
 import type { TopLevelSpec } from 'vega-lite'
-import { type LayerView, type ObservedTap, observedTaps } from '../evaluation/observe.js'
+import { type ChannelMaxima, type ObservedTap, observedTaps } from '../evaluation/observe.js'
 import type { Figure } from '../report/report.js'
 import { color } from '../report/theme.js'
 import type { RowResult, SubjectResult } from './result.js'
@@ -56,11 +56,11 @@ export function divergenceFigure({ rows }: SubjectResult): Figure {
 }
 
 /** Keys as they are cached, channel by channel, in the layer where they stand out most. */
-export function keysFigure(before: readonly LayerView[], after: readonly LayerView[], headDim: number): Figure {
-  const ratios = before.map(({ channelMax }) => peak(channelMax.scaledKeys))
+export function keysFigure(before: readonly ChannelMaxima[], after: readonly ChannelMaxima[], headDim: number): Figure {
+  const ratios = before.map(({ scaledKeys }) => peak(scaledKeys))
   const layer = ratios.indexOf(Math.max(...ratios))
-  const values = [before, after].flatMap((views, s) =>
-    relativeToMedian(views[layer].channelMax.scaledKeys).map((ratio, channel) => ({
+  const values = [before, after].flatMap((layers, s) =>
+    relativeToMedian(layers[layer].scaledKeys).map((ratio, channel) => ({
       state: states[s],
       channel,
       ratio,
@@ -103,11 +103,11 @@ export function keysFigure(before: readonly LayerView[], after: readonly LayerVi
 }
 
 /** Channels from the largest to the smallest, of each input, over all layers. */
-export function inputsFigure(before: readonly LayerView[], after: readonly LayerView[]): Figure {
+export function inputsFigure(before: readonly ChannelMaxima[], after: readonly ChannelMaxima[]): Figure {
   const taps = observedTaps.filter((tap) => tap !== 'scaledKeys')
   const values = taps.flatMap((tap) =>
-    [before, after].flatMap((views, s) => {
-      const sorted = views.flatMap(({ channelMax }) => relativeToMedian(channelMax[tap])).sort((a, b) => b - a)
+    [before, after].flatMap((layers, s) => {
+      const sorted = layers.flatMap((maxima) => relativeToMedian(maxima[tap])).sort((a, b) => b - a)
       return ranks(sorted.length).map((rank) => ({
         tap: TAP_LABELS[tap],
         state: states[s],
@@ -159,14 +159,14 @@ export function inputsFigure(before: readonly LayerView[], after: readonly Layer
 
 /** How far the largest channel stands above the median, layer by layer. */
 /** How far the largest channel stands above the median one. */
-export function peaksFigure(before: readonly LayerView[], after: readonly LayerView[]): Figure {
+export function peaksFigure(before: readonly ChannelMaxima[], after: readonly ChannelMaxima[]): Figure {
   const values = observedTaps.flatMap((tap) =>
-    [before, after].flatMap((views, s) =>
-      views.map(({ channelMax }, layer) => ({
+    [before, after].flatMap((layers, s) =>
+      layers.map((maxima, layer) => ({
         tap: TAP_LABELS[tap],
         state: states[s],
         layer,
-        ratio: peak(channelMax[tap]),
+        ratio: peak(maxima[tap]),
       })),
     ),
   )

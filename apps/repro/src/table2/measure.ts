@@ -2,7 +2,7 @@ import type { ModelSource } from '@fireq/formats'
 import { LanguageModel, type LlamaPlan, type ScoredModel } from '@fireq/model'
 import type { LayerReport } from '@fireq/quantize'
 import { keepLogits } from '../evaluation/baseline.js'
-import { hiddenErrors, type LayerView, observe } from '../evaluation/observe.js'
+import { hiddenErrors, type Observation, observe } from '../evaluation/observe.js'
 import { type Score, score } from '../evaluation/score.js'
 import { ScoreCache } from '../evaluation/score-cached.js'
 import type { Lab } from '../experiment.js'
@@ -31,7 +31,7 @@ export class Measurer implements Disposable {
   readonly #observed: Int32Array
   readonly #scores: ScoreCache
   #baseline: { readonly model: LanguageModel; readonly scored: ScoredModel } | undefined
-  #originals: LayerView[] | undefined
+  #original: Observation | undefined
 
   constructor(lab: Lab, source: ModelSource, data: TokenData, compute: LlamaPlan['compute'], observedTokens: number) {
     this.#lab = lab
@@ -58,19 +58,19 @@ export class Measurer implements Disposable {
       begin('evaluate, Q and P in FP8')
       const on = await this.#score(source, 'on')
       begin('look at the layers')
-      const views = await observe(source, backend, this.#observed, signal)
-      this.#originals ??= views // the first row is the model as it is
+      const observation = await observe(source, backend, this.#observed, signal)
+      this.#original ??= observation // the first row is the model as it is
       return {
         ...description,
         off,
         on,
         kvBits: kvBits(source),
-        views,
+        maxima: observation.maxima,
         ...(recipe && {
           recipe,
           bitsPerWeight: bitsPerWeight(source.config, recipe),
           weightErrors: weightErrors(source),
-          hiddenErrors: hiddenErrors(views, this.#originals),
+          hiddenErrors: hiddenErrors(observation, this.#original),
         }),
       }
     } finally {

@@ -86,9 +86,9 @@ function subjectSection(subject: SubjectResult, { config }: ModelSource): Sectio
     tables: [resultTable(subject.rows)],
     figures: [
       divergenceFigure(subject),
-      keysFigure(original.views, smoothed.views, config.headDim),
-      inputsFigure(original.views, smoothed.views),
-      peaksFigure(original.views, smoothed.views),
+      keysFigure(original.maxima, smoothed.maxima, config.headDim),
+      inputsFigure(original.maxima, smoothed.maxima),
+      peaksFigure(original.maxima, smoothed.maxima),
       ...errorFigures(subject),
     ],
   }
@@ -126,11 +126,9 @@ function numbers({ rows, ...subject }: SubjectResult): unknown {
   return {
     ...subject,
     injectedOutliers: subject.outliers !== undefined,
-    rows: rows.map(({ views, ...row }) => ({
+    rows: rows.map(({ maxima, ...row }) => ({
       ...row,
-      outliersByLayer: Object.fromEntries(
-        observedTaps.map((tap) => [tap, views.map(({ channelMax }) => peak(channelMax[tap]))]),
-      ),
+      outliersByLayer: Object.fromEntries(observedTaps.map((tap) => [tap, maxima.map((layer) => peak(layer[tap]))])),
     })),
   }
 }

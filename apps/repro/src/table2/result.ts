@@ -1,5 +1,5 @@
 import type { Recipe } from '@fireq/quantize'
-import type { LayerView } from '../evaluation/observe.js'
+import type { ChannelMaxima } from '../evaluation/observe.js'
 import type { Score } from '../evaluation/score.js'
 import type { SameFunction } from '../outliers/verify.js'
 
@@ -20,8 +20,8 @@ export interface RowResult {
   readonly weightErrors?: readonly number[]
   /** Relative, of the residual stream after each layer. */
   readonly hiddenErrors?: readonly number[]
-  /** The running model, layer by layer. */
-  readonly views: readonly LayerView[]
+  /** Of the running model's activations, layer by layer. */
+  readonly maxima: readonly ChannelMaxima[]
 }
 
 /** All rows on one model. */

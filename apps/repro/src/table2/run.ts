@@ -18,7 +18,7 @@ export interface Table2Settings {
   readonly model?: string
   readonly data?: string
   readonly calibrationData?: string
-  /** Windows to evaluate; all there are if left out. */
+  /** Windows to evaluate; if left out, as many as leave tokens to calibrate on. */
   readonly windows?: number
   readonly window: number
   readonly calibrationWindows: number
