@@ -35,6 +35,9 @@ module.exports = {
     exclude: { path: '/(dist|node_modules|build|fixtures)/' },
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.base.json' },
-    enhancedResolveOptions: { conditionNames: ['fireq-source', 'import', 'node', 'default', 'types'], exportsFields: ['exports'] },
+    enhancedResolveOptions: {
+      conditionNames: ['fireq-source', 'import', 'node', 'default', 'types'],
+      exportsFields: ['exports'],
+    },
   },
 }
