@@ -367,6 +367,7 @@ template <class C>
 __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
   extern __shared__ uint8_t raw[];
   auto& shared = *reinterpret_cast<GemmLargeShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  ptx::launchDependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
@@ -380,6 +381,7 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
   } else {
     __syncthreads();
   }
+  ptx::waitForPrevious();
   const TileOrder order{(p.M + C::kTokens - 1) / C::kTokens,
                         (p.N + C::kFeatures * C::kCluster - 1) / (C::kFeatures * C::kCluster), p.tokenTilesPerSweep};
   if (threadIdx.x >= C::kWarpgroups * 128) {
