@@ -11,7 +11,7 @@ export function printPreflight(report: Preflight, { tensors = false }: { readonl
     `memory       about ${bytes(needs.memoryBytes)} needed, ${bytes(free.memoryBytes)} free`,
     needs.calibrationTokens === 0
       ? 'calibration  none: the model is not run'
-      : `calibration  ${needs.calibrationTokens} tokens, ${scaled(needs.calibrationFlops, ['', 'k', 'M', 'G', 'T', 'P', 'E'], 1000)}FLOP`,
+      : `calibration  ${needs.calibrationTokens} tokens, ${scaled(needs.calibrationFlops, [' FLOP', ' kFLOP', ' MFLOP', ' GFLOP', ' TFLOP', ' PFLOP', ' EFLOP'], 1000)}`,
     `rounding     ${scaled(needs.weights, ['', ' thousand', ' million', ' billion'], 1000)} weights`,
     ...report.notes.map((note) => `note         ${note}`),
     ...report.problems.map((problem) => `problem      ${problem}`),
@@ -45,5 +45,6 @@ function scaled(count: number, units: readonly string[], step: number): string {
     value /= step
     unit++
   }
-  return `${unit === 0 ? value : value.toPrecision(3)}${units[unit]}`
+  const digits = unit === 0 ? 0 : value < 10 ? 2 : value < 100 ? 1 : 0
+  return `${value.toFixed(digits)}${units[unit]}`
 }
