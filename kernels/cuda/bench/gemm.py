@@ -12,8 +12,8 @@ def pointer(tensor):
 
 
 class GemmLarge:
-    def __init__(self, module: Module, name, sweep=16):
-        self.kernel, self.sweep, self.name = module.kernel(name), sweep, name
+    def __init__(self, module: Module, name, sweep=8, dependent=True):
+        self.kernel, self.sweep, self.name, self.dependent = module.kernel(name), sweep, name, dependent
         self.info = self.kernel.info
 
     def prepare(self, x8, packed, token_scale, out):
@@ -26,7 +26,7 @@ class GemmLarge:
         per_cluster = info.features * info.cluster
         tiles = -(-m // info.tokens) * -(-n // per_cluster)
         grid = min(tiles, SMS // info.cluster) * info.cluster
-        return lambda: self.kernel.launch((grid, 1, 1), params)
+        return lambda: self.kernel.launch((grid, 1, 1), params, dependent=self.dependent)
 
 
 class GemmSmall:

@@ -58,13 +58,13 @@ def sustained(graphs, count, seconds=0.4):
 class Weights:
     """One [N, K] weight in every form that is timed, in enough copies to pass the L2."""
 
-    def __init__(self, n, k, full_kinds):
+    def __init__(self, n, k, full_kinds, scale_bytes=2):
         self.n, self.k = n, k
         self.copies = min(24, max(1, int(200e6 / (n * k / 2))))
-        self.codes, self.scale = problem(n, k, False)
+        self.codes, self.scale = problem(n, k, full_kinds == {True})
         self.packed = {}
         for full in full_kinds:
-            first = pack(self.codes, self.scale, full, 2)
+            first = pack(self.codes, self.scale, full, scale_bytes)
             self.packed[full] = [first] + [first.clone() for _ in range(self.copies - 1)]
         w = (self.codes.float().view(n, k // 128, 128) * self.scale[:, :, None]).view(n, k)
         self.row_scale = w.abs().amax(1, keepdim=True) / 448

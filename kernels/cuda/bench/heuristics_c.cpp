@@ -1,5 +1,5 @@
 // chooseGemm for callers that are not C++: fills {family, features, tokens, split, sweep}.
-#include "heuristics.hpp"
+#include "../heuristics.hpp"
 
 extern "C" void fireqChooseGemm(int m, int n, int k, int sms, int (&out)[5]) {
   const fireq::GemmChoice c = fireq::chooseGemm(m, n, k, sms);

@@ -1,0 +1,88 @@
+"""The INT4 × FP8 GEMM, as the tile choice picks its kernels, beside cuBLASLt FP8 and BF16 in one run.
+
+usage: build.sh <folder> && python3 bench.py <folder> [--shapes NxK,…] [--tokens M,…] [--full] [--check] [--json file]
+"""
+import argparse, ctypes, datetime, json, math, subprocess
+
+import torch
+from driver import Module
+from gemm import GemmLarge, GemmSmall, poison, reference, relative_error
+from harness import Weights, activations, capture, check, times
+
+LLAMA = {"llama-2-7b": "12288x4096,4096x4096,22016x4096,4096x11008", "llama-3-8b": "6144x4096,4096x4096,28672x4096,4096x14336",
+         "llama-2-13b": "15360x5120,5120x5120,27648x5120,5120x13824", "llama-3-70b": "10240x8192,8192x8192,57344x8192,8192x28672"}
+SHAPES = "12288x4096,4096x4096,22016x4096,4096x11008,6144x4096,28672x4096,4096x14336"
+
+parser = argparse.ArgumentParser()
+parser.add_argument("folder")
+parser.add_argument("--shapes", default=SHAPES, help="NxK,… or a model: " + ", ".join(LLAMA))
+parser.add_argument("--tokens", default="1,8,16,32,64,128,256,512,1024,2048,4096,8192,16384")
+parser.add_argument("--full", action="store_true", help="weights with codes −8…7")
+parser.add_argument("--fp32", action="store_true", help="group scales in FP32")
+parser.add_argument("--rounds", type=int, default=7)
+parser.add_argument("--check", action="store_true")
+parser.add_argument("--json")
+args = parser.parse_args()
+
+modules = {name: Module(f"{args.folder}/gemm_{name}.cubin") for name in ("small", "large")}
+heuristics = ctypes.CDLL(f"{args.folder}/libheuristics.so")
+kind = ("full" if args.full else "sym") + ("_fp32" if args.fp32 else "_bf16")
+sms = torch.cuda.get_device_properties(0).multi_processor_count
+
+
+class Gemm:
+    """Launches what chooseGemm picks."""
+
+    def __init__(self):
+        self.info = GemmSmall(modules["small"], f"i4_small_f128_t8_{kind}", 1).info
+
+    def choose(self, m, n, k):
+        picked = (ctypes.c_int * 5)()
+        heuristics.fireqChooseGemm(m, n, k, sms, picked)
+        family, features, tokens, split, sweep = picked
+        name = f"i4_{['', 'small', 'large'][family]}_f{features}_t{tokens}_{kind}"
+        return GemmSmall(modules["small"], name, split) if family == 1 else GemmLarge(modules["large"], name, sweep)
+
+    def prepare(self, x8, packed, token_scale, out):
+        return self.choose(*out.shape, x8.shape[1]).prepare(x8, packed, token_scale, out)
+
+
+gemm = Gemm()
+if args.check:
+    print(f"checked, worst error {check('auto', gemm):.3g}", flush=True)
+    for name in ("large_f128_t256", "large_f256_t128", "large_f128_t128", "large_f128_t64"):
+        print(f"checked {name}, worst error {check(name, GemmLarge(modules['large'], f'i4_{name}_{kind}')):.3g}", flush=True)
+
+rows = []
+for shape in filter(None, LLAMA.get(args.shapes, args.shapes).split(",")):
+    n, k = map(int, shape.split("x"))
+    weights = Weights(n, k, {args.full}, 4 if args.fp32 else 2)
+    packed = weights.packed[args.full]
+    for m in map(int, args.tokens.split(",")):
+        x8, token_scale = activations(m, k)
+        out = poison(torch.empty(m, n, device="cuda", dtype=torch.bfloat16))
+        flops, size = 2.0 * m * n * k, n * k * (0.5 + (4 if args.fp32 else 2) / 128)
+        count = max(2, min(48, int(3e-3 / (flops / 1.2e15 + 5e-6))))
+        sample = torch.cat([torch.arange(0, min(m, 256)), torch.arange(max(0, m - 37), m)]).unique().cuda()
+        chosen = gemm.choose(m, n, k)
+        graphs = {"ours": capture([chosen.prepare(x8, packed[i % len(packed)], token_scale, out) for i in range(count)])}
+        error = relative_error(out[sample], reference(x8[sample], token_scale[sample], weights.codes, weights.scale))
+        for name, run in weights.baselines(x8, token_scale, bf16=True).items():
+            graphs[name] = capture([lambda i=i: run(i) for i in range(count)])
+        t = times(graphs, count, args.rounds)
+        fp8 = min(t["fp8 row"], t["fp8 tensor"])
+        row = dict(N=n, K=k, M=m, kernel=chosen.name, split=getattr(chosen, "split", 1), us=t, ratio=fp8 / t["ours"], error=error,
+                   fp8_error=weights.fp8_error(x8, token_scale, sample))
+        rows.append(row)
+        print(f"{n}x{k} M={m}: {chosen.name[3:]}/{row['split']} {t['ours']:.2f} us, {flops / t['ours'] / 1e6:.0f} TFLOP/s, "
+              f"{size / t['ours'] / 1e3:.0f} GB/s, fp8 {fp8:.2f} ({row['ratio']:.3f}x), bf16 {t['bf16']:.2f} "
+              f"({t['bf16'] / t['ours']:.2f}x), error {error:.2e} (fp8 {row['fp8_error']:.2e})", flush=True)
+for m in sorted({r["M"] for r in rows}):
+    ratios = [r["ratio"] for r in rows if r["M"] == m]
+    print(f"M={m}: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.3f}x the better cuBLASLt FP8 (least {min(ratios):.3f})")
+if args.json:
+    run = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    json.dump(dict(gpu=torch.cuda.get_device_name(), driver=run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+                   clocks=run("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
+                   date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                   commit=run("git", "rev-parse", "HEAD"), weights=kind, rows=rows), open(args.json, "w"), indent=1)
