@@ -26,7 +26,9 @@ bool machineHas(Isa isa) {
     case Isa::Plain: return true;
     case Isa::Avx2:
     case Isa::Avx512Emulated: return avx2;
-    case Isa::Avx512: return avx2 && __builtin_cpu_supports("avx512f");
+    case Isa::Avx512:
+      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   }
   return false;
 #else

@@ -86,6 +86,41 @@ FIREQ_INLINE VF max(VF a, VF b) { return select(a > b, a, b); }
 FIREQ_INLINE VF min(VF a, VF b) { return select(a < b, a, b); }
 #endif
 
+// Bytes times bytes: a lane of VU holds four bytes or two 16-bit numbers.
+//  dotBytes: unsigned bytes of a by signed ones of b, neighbouring products added to 16 bits
+//  dotHalves: 16-bit numbers of a by b, the two products of a lane added
+//  addHalves: 16-bit additions
+#if defined(__AVX2__)
+#define FIREQ_BYTE_DOT 1
+#if defined(__AVX512BW__)
+FIREQ_INLINE VU dotBytes(VU a, VU b) { return reinterpret_cast<VU>(_mm512_maddubs_epi16((__m512i)a, (__m512i)b)); }
+FIREQ_INLINE VU dotHalves(VU a, VU b) { return reinterpret_cast<VU>(_mm512_madd_epi16((__m512i)a, (__m512i)b)); }
+#elif FIREQ_WIDTH == 8
+FIREQ_INLINE VU dotBytes(VU a, VU b) { return reinterpret_cast<VU>(_mm256_maddubs_epi16((__m256i)a, (__m256i)b)); }
+FIREQ_INLINE VU dotHalves(VU a, VU b) { return reinterpret_cast<VU>(_mm256_madd_epi16((__m256i)a, (__m256i)b)); }
+#else
+struct IntHalves {
+  __m256i low, high;
+};
+FIREQ_INLINE VU dotBytes(VU a, VU b) {
+  const auto x = load<IntHalves>(&a), y = load<IntHalves>(&b);
+  const IntHalves result{_mm256_maddubs_epi16(x.low, y.low), _mm256_maddubs_epi16(x.high, y.high)};
+  return load<VU>(&result);
+}
+FIREQ_INLINE VU dotHalves(VU a, VU b) {
+  const auto x = load<IntHalves>(&a), y = load<IntHalves>(&b);
+  const IntHalves result{_mm256_madd_epi16(x.low, y.low), _mm256_madd_epi16(x.high, y.high)};
+  return load<VU>(&result);
+}
+#endif
+FIREQ_INLINE VU addHalves(VU a, VU b) {
+  typedef uint16_t Pairs __attribute__((vector_size(kWidth * 4)));
+  return reinterpret_cast<VU>(reinterpret_cast<Pairs>(a) + reinterpret_cast<Pairs>(b));
+}
+#else
+#define FIREQ_BYTE_DOT 0
+#endif
+
 /// 16 consecutive floats, in as many vectors as it takes: the width of a weight's tile, and of every reduction, so that
 /// sums don't depend on the instruction set's width.
 constexpr int kParts = 16 / kWidth;
