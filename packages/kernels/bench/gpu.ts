@@ -22,11 +22,10 @@ interface Timing {
   readonly bandwidth: number
 }
 
-const status = cudaStatus()
-console.log(status.usable ? describeStatus(status) : `skipped: no GPU: ${status.problem}`)
-if (status.usable) await main()
-
 async function main(): Promise<void> {
+  const status = cudaStatus()
+  console.log(status.usable ? describeStatus(status) : `skipped: no GPU: ${status.problem}`)
+  if (!status.usable) return
   using device = CudaDevice.open()
   using stream = device.createStream()
   const timings: Timing[] = []
@@ -137,3 +136,5 @@ async function timeLaunches(
   }
   return times.sort((a, b) => a - b)[REPLAYS >> 1]!
 }
+
+await main()

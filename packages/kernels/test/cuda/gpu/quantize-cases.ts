@@ -177,6 +177,7 @@ export const quantizeCases: readonly GpuCase[] = [
     async run(device) {
       using stream = device.createStream()
       using x = stream.allocate(64, 'x')
+      stream.fill(x, 0, 'x')
       const kernel = device.kernel('quantize_tokens_1')
       const width = { type: 'i32', value: 8 } as const
       const shape = { grid: [1, 1, 1], block: [2048, 1, 1] } as const

@@ -1,0 +1,154 @@
+// Packs what the GPU tests and benchmarks need into one folder, for a machine that has an NVIDIA driver and nothing else:
+// node, the native addon with its kernels, and the tests and benchmarks as one file each.
+//
+//   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node]
+//
+// Copy the folder there and run `sh run.sh` (or `sh run.sh test`, `sh run.sh bench --json FILE`). `--system-node` leaves
+// node out: the other machine has one.
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { build } from 'tsup'
+import { root } from './workspace.mjs'
+
+const MOST_BYTES = 64 * 2 ** 20
+const addon = join(root, 'packages/kernels/npm/linux-x64-gnu/fireq.node')
+
+const { values: options } = parseArgs({
+  options: {
+    out: { type: 'string', default: join(root, '.bundle/gpu') },
+    'system-node': { type: 'boolean', default: false },
+  },
+})
+const out = resolve(options.out)
+
+checkAddon()
+rmSync(out, { recursive: true, force: true })
+mkdirSync(out, { recursive: true })
+copyFileSync(addon, join(out, 'fireq.node'))
+await bundleScripts()
+if (!options['system-node']) copyFileSync(packedNode(), join(out, 'node.xz'))
+writeRunner()
+report()
+
+function checkAddon() {
+  execute(process.execPath, [join(root, 'scripts/build-native.mjs')])
+  if (!existsSync(addon)) fail('the native addon is not built')
+  const probe = `const a = require(${JSON.stringify(addon)}); process.stdout.write(a.cudaWhyNoKernels)`
+  const why = execute(process.execPath, ['-e', probe])
+  if (why !== '') fail(why)
+}
+
+async function bundleScripts() {
+  await build({
+    entry: {
+      tests: join(root, 'packages/kernels/test/cuda/gpu/main.ts'),
+      bench: join(root, 'packages/kernels/bench/gpu.ts'),
+    },
+    outDir: out,
+    format: 'esm',
+    outExtension: () => ({ js: '.mjs' }),
+    target: 'node20',
+    splitting: false,
+    removeNodeProtocol: false,
+    noExternal: [/.*/],
+    config: false,
+    silent: true,
+    esbuildOptions: (esbuild) => {
+      esbuild.conditions = ['fireq-source', 'node', 'import', 'default']
+    },
+  })
+}
+
+/** This node without its symbols, compressed: 100 MB become about 20. Kept, since that takes a minute. */
+function packedNode() {
+  const folder = join(root, '.cache')
+  const packed = join(folder, `node-${process.version}-${process.platform}-${process.arch}.xz`)
+  if (existsSync(packed)) return packed
+  mkdirSync(folder, { recursive: true })
+  const stripped = join(folder, `node-${process.pid}`)
+  copyFileSync(process.execPath, stripped)
+  chmodSync(stripped, 0o755)
+  execute('strip', ['--strip-all', stripped])
+  if (execute(stripped, ['-p', 'process.version']).trim() !== process.version) fail('node does not run once stripped')
+  execute('xz', ['-6', '--threads=0', '--force', stripped])
+  renameSync(`${stripped}.xz`, packed)
+  return packed
+}
+
+function writeRunner() {
+  writeFileSync(
+    join(out, 'run.sh'),
+    `#!/bin/sh
+# Runs fireq's GPU tests, benchmarks, or both: run.sh [test | bench] [options of the benchmarks]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+what=\${1:-all}
+[ $# -eq 0 ] || shift
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -f "$here/node.xz" ]; then
+  if command -v xz >/dev/null; then
+    xz -dc "$here/node.xz" >"$work/node"
+  elif command -v python3 >/dev/null; then
+    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' \\
+      "$here/node.xz" "$work/node"
+  else
+    echo 'run.sh needs xz or python3 to unpack node' >&2
+    exit 1
+  fi
+  chmod +x "$work/node"
+  node=$work/node
+else
+  node=node
+fi
+
+export FIREQ_ADDON="$here/fireq.node"
+case $what in
+  test) "$node" --test-reporter=spec "$here/tests.mjs" ;;
+  bench) "$node" "$here/bench.mjs" "$@" ;;
+  all)
+    "$node" --test-reporter=spec "$here/tests.mjs"
+    "$node" "$here/bench.mjs" "$@"
+    ;;
+  *)
+    echo "expected test or bench but received '$what'" >&2
+    exit 2
+    ;;
+esac
+`,
+    { mode: 0o755 },
+  )
+}
+
+function report() {
+  const sizes = readdirSync(out).map((name) => ({ name, bytes: statSync(join(out, name)).size }))
+  const total = sizes.reduce((sum, { bytes }) => sum + bytes, 0)
+  for (const { name, bytes } of sizes) console.log(`${(bytes / 2 ** 20).toFixed(2).padStart(7)} MiB  ${name}`)
+  console.log(`${(total / 2 ** 20).toFixed(2).padStart(7)} MiB  in ${out}`)
+  if (total > MOST_BYTES) fail(`the bundle is larger than ${MOST_BYTES / 2 ** 20} MiB`)
+}
+
+function execute(command, args) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' })
+  if (error) fail(`could not run ${command}: ${error.message}`)
+  if (status !== 0) fail(`${command} ${args.join(' ')} failed:\n${stdout}${stderr}`)
+  return stdout
+}
+
+function fail(reason) {
+  console.error(`gpu-bundle: ${reason}`)
+  process.exit(1)
+}
