@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "epilogue.cuh"
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
@@ -23,14 +24,17 @@ namespace fireq {
 
 struct GemmLargeParams {
   CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
-  CUtensorMap out;  // BF16 [M, N], box {64, kStoreTokens}, 128-byte swizzle
+  // BF16 [M, N], box {64, kStoreTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kStoreTokens}, 64-byte
+  CUtensorMap out;
   const uint8_t* weight;
   const float* tokenScale;
+  EpilogueOperands operands;
   int M, N, K;
   int tokenTilesPerSweep;
 };
 
-template <int kRowBlocks_, int kTokenParts_, int kDepth_, int kTokens_, int kCluster_, int kStages_, int kSection_, Codes kCodes_, ScaleType kScale_>
+template <int kRowBlocks_, int kTokenParts_, int kDepth_, int kTokens_, int kCluster_, int kStages_, int kSection_,
+          Epilogue kEpilogue_, Codes kCodes_, ScaleType kScale_>
 struct GemmLargeConfig {
   static constexpr int kRowBlocks = kRowBlocks_;  // 64-row blocks a warpgroup
   static constexpr int kTokens = kTokens_;
@@ -42,6 +46,7 @@ struct GemmLargeConfig {
   static constexpr int kUnits = kRowBlocks * kTokenParts;
   static constexpr int kCluster = kCluster_;
   static constexpr int kStages = kStages_;
+  static constexpr Epilogue kEpilogue = kEpilogue_;
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
 
@@ -135,42 +140,74 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
   }
 }
 
-/// Scales, rounds and stores one 64-feature accumulator, 32 tokens at a time.
+/// Finishes 64-feature accumulators and stores them, kStoreTokens tokens at a time.
 template <class C>
 struct StoreQueue {
+  static constexpr int kTiles = C::kStoreTokens / 8, kPieces = C::kPartTokens / C::kStoreTokens;  // of 16 × 8
+  static_assert(C::kEpilogue == Epilogue::kLinear || kTiles == 4, "kSiluMul stores 32 tokens at a time");
   uint32_t buffers, tokenScale;
   int warpgroup, buffer = 0;
 
-  __device__ __forceinline__ void store(const GemmLargeParams& p, float (&d)[C::kPartTokens / 2], float scale0, float scale1,
+  /// feature, token: of the first element; part: which part of the tile's tokens this is.
+  __device__ __forceinline__ void store(const GemmLargeParams& p, float (&d)[C::kPartTokens / 2], float2 scale,
                                         int feature, int token, int part) {
-    const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
+    const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32, warpFeature = feature + warp * 16;
+    const float2 bias = loadBias(p.operands.bias, warpFeature, p.N);
+    const bool adds = C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr;
+    uint2 residual[kTiles];
+    auto loadResidual = [&](int piece) {
 #pragma unroll
-    for (int piece = 0; piece < C::kPartTokens / C::kStoreTokens; piece++) {
+      for (int i = 0; i < kTiles; i++)
+        residual[i] =
+            loadTile(p.operands.residual, p.N, p.M, warpFeature, token + (piece * kTiles + i) * 8);
+    };
+    token += part * C::kPartTokens;
+    if (adds) loadResidual(0);
+#pragma unroll
+    for (int piece = 0; piece < kPieces; piece++) {
       const uint32_t base = buffers + buffer * C::kStoreBytes;
+      float4 v[kTiles];
 #pragma unroll
-      for (int pair = 0; pair < C::kStoreTokens / 16; pair++) {
-        const int first = piece * C::kStoreTokens + pair * 16;
-        uint32_t v[4];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          const int column = first / 8 + half;
-          const float2 t = ptx::loadSharedFloat2(tokenScale + (part * C::kPartTokens + column * 8 + lane % 4 * 2) * 4);
-          v[2 * half] = ptx::packBf16(d[4 * column] * scale0 * t.x, d[4 * column + 1] * scale0 * t.y);
-          v[2 * half + 1] = ptx::packBf16(d[4 * column + 2] * scale1 * t.x, d[4 * column + 3] * scale1 * t.y);
-        }
-        // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
-        const int row = pair * 16 + (lane / 16) * 8 + lane % 8, chunk = warp * 2 + (lane / 8) % 2;
-        ptx::storeMatricesTransposed(base + row * 128 + ((chunk ^ (row % 8)) * 16), v[0], v[1], v[2], v[3]);
+      for (int i = 0; i < kTiles; i++) {
+        const int c = piece * kTiles + i;
+        const float2 t = ptx::loadSharedFloat2(tokenScale + (part * C::kPartTokens + c * 8 + lane % 4 * 2) * 4);
+        v[i] = make_float4(d[4 * c] * scale.x * t.x + bias.x, d[4 * c + 1] * scale.x * t.y + bias.x,
+                           d[4 * c + 2] * scale.y * t.x + bias.y, d[4 * c + 3] * scale.y * t.y + bias.y);
+        if (adds) addTile(v[i], residual[i]);
       }
+      if (adds && piece + 1 < kPieces) loadResidual(piece + 1);
+      stage(base, v, warp, lane);
       ptx::fenceAsyncShared();
       // One barrier a piece: it also tells that the next piece's buffer has been read.
       if (thread == 0) ptx::storeWaitRead<C::kStoreBuffers - 2>();
       ptx::syncNamed(1 + warpgroup, 128);
       if (thread == 0) {
-        ptx::storeTile(&p.out, base, feature, token + part * C::kPartTokens + piece * C::kStoreTokens);
+        ptx::storeTile(&p.out, base, C::kEpilogue == Epilogue::kSiluMul ? feature / 2 : feature,
+                       token + piece * C::kStoreTokens);
         ptx::storeCommit();
       }
       if (++buffer == C::kStoreBuffers) buffer = 0;
+    }
+  }
+
+  /// Writes a warp's tiles to the buffer, rows of tokens, swizzled as the output's tensor map says.
+  __device__ __forceinline__ static void stage(uint32_t base, const float4 (&v)[kTiles], int warp, int lane) {
+    if constexpr (C::kEpilogue == Epilogue::kSiluMul) {
+      uint32_t packed[kTiles];
+#pragma unroll
+      for (int i = 0; i < kTiles; i++)
+        packed[i] = ptx::packBf16(siluMul(v[i].x, v[i].z), siluMul(v[i].y, v[i].w));
+      ptx::storeMatricesTransposed(base + lane * 64 + ((warp ^ (lane / 2 % 4)) * 16), packed[0], packed[1], packed[2],
+                                   packed[3]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTiles; i += 2) {
+        // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
+        const int row = i * 8 + (lane / 16) * 8 + lane % 8, chunk = warp * 2 + (lane / 8) % 2;
+        ptx::storeMatricesTransposed(base + row * 128 + ((chunk ^ (row % 8)) * 16), ptx::packBf16(v[i].x, v[i].y),
+                                     ptx::packBf16(v[i].z, v[i].w), ptx::packBf16(v[i + 1].x, v[i + 1].y),
+                                     ptx::packBf16(v[i + 1].z, v[i + 1].w));
+      }
     }
   }
 };
@@ -357,7 +394,8 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
     for (int unit = 0; unit < C::kUnits; unit++) {
       const int r = unit / C::kTokenParts;
-      queue.store(p, d[unit], C::kDepth == 2 ? 1.f : scale[r][0], C::kDepth == 2 ? 1.f : scale[r][1], feature + r * kBlockRows, token, unit % C::kTokenParts);
+      const float2 last = C::kDepth == 2 ? make_float2(1.f, 1.f) : make_float2(scale[r][0], scale[r][1]);
+      queue.store(p, d[unit], last, feature + r * kBlockRows, token, unit % C::kTokenParts);
     }
   }
   if (thread == 0) ptx::storeWait<0>();

@@ -11,6 +11,7 @@
 #include <cuda.h>
 #include <cstdint>
 
+#include "epilogue.cuh"
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
@@ -22,11 +23,13 @@ struct GemmSmallParams {
   CUtensorMap x;  // E4M3 [K / 128, M, 128], box {128, kTokens, kBatch}, 128-byte swizzle
   const uint8_t* weight;
   const float* tokenScale;
-  uint16_t* out;  // BF16 [M, N]
+  uint16_t* out;  // BF16 [M, N], or [M, N / 2]
+  EpilogueOperands operands;
   int M, N, K;
 };
 
-template <int kPerSm_, int kWarpgroups_, int kTokens_, int kBatch_, int kRows_, bool kFast_, int kStages_, Codes kCodes_, ScaleType kScale_>
+template <int kPerSm_, int kWarpgroups_, int kTokens_, int kBatch_, int kRows_, bool kFast_, int kStages_,
+          Epilogue kEpilogue_, Codes kCodes_, ScaleType kScale_>
 struct GemmSmallConfig {
   static constexpr int kPerSm = kPerSm_;  // blocks that an SM holds
   static constexpr int kWarpgroups = kWarpgroups_;  // each multiplies 64 features
@@ -35,6 +38,7 @@ struct GemmSmallConfig {
   static constexpr int kRows = kRows_;    // neighbouring feature tiles a cluster, which share activations
   static constexpr bool kFast = kFast_;  // rescale one accumulator instead of promoting each group's sum
   static constexpr int kStages = kStages_;
+  static constexpr Epilogue kEpilogue = kEpilogue_;
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
   // Accumulators of at most 64 tokens: ptxas wants one instruction's registers within what the launch gives.
@@ -276,16 +280,26 @@ __device__ __forceinline__ void sumSliceFast(GemmSmallShared<C>& shared, const F
     for (int i = 0; i < C::kPartTokens / 2; i++) acc[part][i] *= kCodeUnit * scale[i / 2 % 2];
 }
 
-/// Writes a warp's 16 features × 8 tokens, given in the fragment layout of wgmma.
+/// Finishes and writes a warp's 16 features × 8 tokens.
+template <Epilogue kEpilogue>
 __device__ __forceinline__ void storeTile16x8(const GemmSmallParams& p, float4 d, float2 scale, int feature, int token) {
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % 32, row = token + lane / 4;
   if (feature >= p.N) return;  // N is a multiple of 16
-  const uint32_t low = ptx::transposeMatrix(ptx::packBf16(d.x * scale.x, d.y * scale.y));
-  const uint32_t high = ptx::transposeMatrix(ptx::packBf16(d.z * scale.x, d.w * scale.y));
-  if (token + lane / 4 >= p.M) return;
-  uint16_t* to = p.out + static_cast<size_t>(token + lane / 4) * p.N + feature + lane % 4 * 2;
-  *reinterpret_cast<uint32_t*>(to) = low;
-  *reinterpret_cast<uint32_t*>(to + 8) = high;
+  const float2 bias = loadBias(p.operands.bias, feature, p.N);
+  d = make_float4(d.x * scale.x + bias.x, d.y * scale.y + bias.x, d.z * scale.x + bias.y, d.w * scale.y + bias.y);
+  if constexpr (kEpilogue == Epilogue::kSiluMul) {
+    const uint32_t v = ptx::transposeMatrix(ptx::packBf16(siluMul(d.x, d.z), siluMul(d.y, d.w)));
+    if (row >= p.M) return;
+    *reinterpret_cast<uint32_t*>(p.out + static_cast<size_t>(row) * (p.N / 2) + feature / 2 + lane % 4 * 2) = v;
+  } else {
+    if (p.operands.residual != nullptr) addTile(d, loadTile(p.operands.residual, p.N, p.M, feature, token));
+    const uint32_t low = ptx::transposeMatrix(ptx::packBf16(d.x, d.y));
+    const uint32_t high = ptx::transposeMatrix(ptx::packBf16(d.z, d.w));
+    if (row >= p.M) return;
+    uint16_t* to = p.out + static_cast<size_t>(row) * p.N + feature + lane % 4 * 2;
+    *reinterpret_cast<uint32_t*>(to) = low;
+    *reinterpret_cast<uint32_t*>(to + 8) = high;
+  }
 }
 
 /// The multiplying warpgroups' part: sum, meet, scale, store.
@@ -315,7 +329,7 @@ __device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmal
     ptx::syncNamed(1, kWarps * 32);
 #pragma unroll
     for (int c = 0; c < C::kTokens / 8; c++)
-      storeTile16x8(p, fragment(c),
+      storeTile16x8<C::kEpilogue>(p, fragment(c),
                     *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]), firstFeature + warp * 16,
                     token + c * 8);
     return;
@@ -345,7 +359,7 @@ __device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmal
       const float4 v = partials[(i * ranks + source) * 32 + lane];
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
-    storeTile16x8(p, sum, *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]),
+    storeTile16x8<C::kEpilogue>(p, sum, *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]),
                   firstFeature + tile % kWarps * 16, token + c * 8);
   }
 }

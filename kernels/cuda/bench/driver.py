@@ -74,7 +74,7 @@ class Kernel:
 
 
 UINT8, FLOAT32, BF16 = 0, 7, 9
-SWIZZLE_NONE, SWIZZLE_128 = 0, 3
+SWIZZLE_64, SWIZZLE_128 = 2, 3
 
 
 def tensor_map(tensor, dtype, sizes, strides, box, swizzle=SWIZZLE_128):

@@ -2,26 +2,29 @@
 import struct
 
 import torch
-from driver import BF16, UINT8, Module, tensor_map
+from driver import BF16, SWIZZLE_64, SWIZZLE_128, UINT8, Module, tensor_map
 
 SMS = 132
 
 
 def pointer(tensor):
-    return struct.pack("<Q", tensor.data_ptr())
+    return struct.pack("<Q", 0 if tensor is None else tensor.data_ptr())
 
 
 class GemmLarge:
     def __init__(self, module: Module, name, sweep=8, dependent=True):
         self.kernel, self.sweep, self.name, self.dependent = module.kernel(name), sweep, name, dependent
-        self.info = self.kernel.info
+        self.info, self.silu = self.kernel.info, "_silu_" in name
 
-    def prepare(self, x8, packed, token_scale, out):
-        """A launch of out[M, N] = …, its tensor maps encoded once."""
-        (m, k), n, info = x8.shape, out.shape[1], self.info
+    def prepare(self, x8, packed, token_scale, out, bias=None, residual=None):
+        """A launch of out[M, N] = … (silu: out[M, N / 2]), its tensor maps encoded once."""
+        (m, k), columns, info = x8.shape, out.shape[1], self.info
+        n = columns * 2 if self.silu else columns
         params = tensor_map(x8, UINT8, [k, m], [k], [128, info.tokens // info.cluster])
-        params += tensor_map(out, BF16, [n, m], [2 * n], [64, info.storeTokens])
-        params += pointer(packed) + pointer(token_scale) + struct.pack("<4i", m, n, k, self.sweep)
+        params += tensor_map(out, BF16, [columns, m], [2 * columns], [32 if self.silu else 64, info.storeTokens],
+                             SWIZZLE_64 if self.silu else SWIZZLE_128)
+        params += pointer(packed) + pointer(token_scale) + pointer(bias) + pointer(residual)
+        params += struct.pack("<4i", m, n, k, self.sweep)
         params += b"\0" * (-len(params) % 64)
         per_cluster = info.features * info.cluster
         tiles = -(-m // info.tokens) * -(-n // per_cluster)
@@ -33,12 +36,13 @@ class GemmSmall:
     def __init__(self, module: Module, name, split, dependent=True):
         """split: parts of K, summed within a cluster."""
         self.kernel, self.name, self.split, self.dependent = module.kernel(name), name, split, dependent
-        self.info = self.kernel.info
+        self.info, self.silu = self.kernel.info, "_silu_" in name
 
-    def prepare(self, x8, packed, token_scale, out):
-        (m, k), n, info = x8.shape, out.shape[1], self.info
+    def prepare(self, x8, packed, token_scale, out, bias=None, residual=None):
+        (m, k), n, info = x8.shape, out.shape[1] * (2 if self.silu else 1), self.info
         params = tensor_map(x8, UINT8, [128, m, k // 128], [k, 128], [128, info.tokens // info.cluster, info.batch])
-        params += pointer(packed) + pointer(token_scale) + pointer(out) + struct.pack("<3i", m, n, k)
+        params += pointer(packed) + pointer(token_scale) + pointer(out) + pointer(bias) + pointer(residual)
+        params += struct.pack("<3i", m, n, k)
         params += b"\0" * (-len(params) % 64)
         grid = (-(-n // (info.features * info.cluster)) * info.cluster * self.split, -(-m // info.tokens), 1)
         return lambda: self.kernel.launch(grid, params, cluster=self.split * self.info.cluster, dependent=self.dependent)
