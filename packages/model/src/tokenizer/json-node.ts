@@ -15,7 +15,7 @@ export class JsonNode {
     try {
       return new JsonNode(JSON.parse(text), file)
     } catch (cause) {
-      throw new Error(`Expected JSON in ${file} but ${(cause as Error).message}`, { cause })
+      throw new Error(`Expected JSON in ${file} but received: ${(cause as Error).message}`, { cause })
     }
   }
 
