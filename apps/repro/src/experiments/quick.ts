@@ -10,7 +10,7 @@ export const quick: Experiment = {
 
 /** The reference backend defines the numerics and is slow: it gets what it can do in minutes. */
 function sizeFor({ backend, progress }: Lab): SizeSettings {
-  if (backend.name !== 'reference') return { windows: 4, window: 512, calibrationWindows: 8, observedTokens: 512 }
+  if (backend.name !== 'reference') return { windows: 4, window: 512, calibrationWindows: 4, observedTokens: 512 }
   const size = { windows: 2, window: 48, calibrationWindows: 2, observedTokens: 32 }
   progress.note(
     `On the reference backend this run is cut down to ${size.windows * size.window} tokens: its figures show that everything works, and little more.`,

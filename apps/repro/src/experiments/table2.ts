@@ -8,7 +8,7 @@ export const table2: Experiment = {
   run: (lab) =>
     runTable2(lab, {
       window: lab.settings.model === undefined ? 1024 : 2048,
-      windows: lab.settings.model === undefined && lab.settings.data === undefined ? 32 : undefined,
+      windows: lab.settings.model === undefined && lab.settings.data === undefined ? 16 : undefined,
       calibrationWindows: 10,
       compute: 'bf16',
       outliers: lab.settings.model === undefined ? 'both' : 'off',

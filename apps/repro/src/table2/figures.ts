@@ -32,7 +32,12 @@ export function divergenceFigure({ rows }: SubjectResult): Figure {
     encoding: {
       y: { ...y, scale: { paddingInner: 0.35 }, axis: { labelColor: color('text'), labelFontSize: 12, grid: false } },
       yOffset,
-      x: { field: 'kl', type: 'quantitative', title: 'KL divergence from the unquantized model, nats per token' },
+      x: {
+        field: 'kl',
+        type: 'quantitative',
+        title: 'KL divergence from the unquantized model, nats per token',
+        axis: { tickCount: 6 },
+      },
     },
     layer: [
       {
@@ -48,7 +53,7 @@ export function divergenceFigure({ rows }: SubjectResult): Figure {
       },
       {
         mark: { type: 'text', align: 'left', baseline: 'middle', dx: 4, fontSize: 10, fill: color('muted') },
-        encoding: { text: { field: 'kl', type: 'quantitative', format: '.3~g' } },
+        encoding: { text: { field: 'kl', type: 'quantitative', format: '.3g' } },
       },
     ],
   }
@@ -212,19 +217,18 @@ export function errorFigures({ rows }: SubjectResult): Figure[] {
     {
       title: 'Weight error by layer',
       caption:
-        "‖W − Ŵ‖ / ‖W‖, root mean square over a layer's seven matrices, against the weights that smoothing left. It counts all weights alike, whatever their inputs.",
+        "Relative error of the weights, root mean square over a layer's seven matrices, against the weights that smoothing left. It counts all weights alike, whatever their inputs.",
       spec: linesByLayer(
         byLayer((row) => row.weightErrors),
-        'relative error of the weights, %',
+        '‖W − Ŵ‖ / ‖W‖, %',
       ),
     },
     {
       title: 'Error of the residual stream by layer',
-      caption:
-        'What the layers up to this one have done to the hidden states, ‖h − ĥ‖ / ‖h‖, with everything quantized but Q and P.',
+      caption: 'What the layers up to this one have done to the hidden states, with everything quantized but Q and P.',
       spec: linesByLayer(
         byLayer((row) => row.hiddenErrors),
-        'relative error of the hidden states, %',
+        '‖h − ĥ‖ / ‖h‖, %',
       ),
     },
   ]
@@ -242,12 +246,7 @@ function linesByLayer(values: readonly { row: string; layer: number; error: numb
       y: { field: 'error', type: 'quantitative', scale: { zero: false }, title },
       color: { field: 'row', type: 'nominal', scale: { domain: labels }, legend: { symbolType: 'stroke' } },
       // The first line is broad: it stays visible under one that is equal.
-      strokeWidth: {
-        field: 'row',
-        type: 'nominal',
-        scale: { domain: labels, range: labels.map((_, i) => (i === 0 ? 5 : 1.75)) },
-        legend: null,
-      },
+      strokeWidth: { condition: { test: { field: 'row', equal: labels[0] }, value: 6 }, value: 1.75 },
     },
   }
 }
