@@ -29,14 +29,21 @@ struct Candidate {
 
 // More than 64 tokens: the time is a multiplication's, and the shape that fills the SMs in the fewest rounds wins.
 constexpr Candidate kCandidates[] = {
-    {GemmFamily::kSmall, 128, 64, 1, 2, 8, 0.62, 1.5, 2.0},   {GemmFamily::kSmall, 192, 128, 1, 1, 8, 0.74, 1.5, 3.5},
+    {GemmFamily::kSmall, 128, 64, 1, 2, 8, 0.62, 1.5, 2.0},   {GemmFamily::kSmall, 192, 128, 1, 1, 5, 0.76, 2.0, 3.5},
     {GemmFamily::kLarge, 128, 64, 2, 1, 1, 0.33, 2.0, 0.0},   {GemmFamily::kLarge, 128, 128, 2, 1, 1, 0.45, 2.5, 0.0},
     {GemmFamily::kLarge, 256, 128, 2, 1, 1, 0.85, 2.5, 0.0},  {GemmFamily::kLarge, 128, 256, 2, 1, 1, 0.73, 3.0, 0.0},
 };
 
+/// Blocks that run at once. A cluster lies within a GPC of about 16 SMs, so clusters of three and more leave some SMs out;
+/// and where two blocks fit an SM, a split launch is best left room for the next one's.
+constexpr int slots(const Candidate& c, int sms, int split) {
+  if (split == 1) return sms * c.perSm;
+  return std::max(split, c.perSm == 2 ? sms * 3 / 2 : split == 2 ? sms * 32 / 33 : sms * 5 / 6);
+}
+
 inline double estimate(const Candidate& c, int m, int n, int k, int sms, int split) {
   const int featureTiles = ceilDivide(n, c.features * c.cluster) * c.cluster;
-  const int blocks = featureTiles * ceilDivide(m, c.tokens) * split, rounds = ceilDivide(blocks, sms * c.perSm);
+  const int blocks = featureTiles * ceilDivide(m, c.tokens) * split, rounds = ceilDivide(blocks, slots(c, sms, split));
   return rounds * (ceilDivide(k / 128, split) * c.groupTime + c.tileTime) + (split > 1 ? c.sumTime : 0);
 }
 

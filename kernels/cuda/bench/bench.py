@@ -2,7 +2,7 @@
 
 usage: build.sh <folder> && python3 bench.py <folder> [--shapes NxK,…] [--tokens M,…] [--full] [--check] [--json file]
 """
-import argparse, ctypes, datetime, json, math, subprocess
+import argparse, ctypes, datetime, json, math, os, subprocess
 
 import torch
 from driver import Module
@@ -123,4 +123,4 @@ if args.json:
     json.dump(dict(gpu=torch.cuda.get_device_name(), driver=run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
                    clocks=run("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
                    date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                   commit=run("git", "rev-parse", "HEAD"), weights=kind, rows=rows), open(args.json, "w"), indent=1)
+                   commit=os.environ.get("FIREQ_COMMIT") or run("git", "rev-parse", "HEAD"), weights=kind, rows=rows), open(args.json, "w"), indent=1)

@@ -11,6 +11,16 @@ def pointer(tensor):
     return struct.pack("<Q", 0 if tensor is None else tensor.data_ptr())
 
 
+class Launch:
+    """Launches when called, and keeps the tensors that its parameters point to: a graph replays what it captured."""
+
+    def __init__(self, run, *tensors):
+        self.run, self.tensors = run, tensors
+
+    def __call__(self):
+        self.run()
+
+
 class GemmLarge:
     def __init__(self, module: Module, name, sweep=8, dependent=True):
         self.kernel, self.sweep, self.name, self.dependent = module.kernel(name), sweep, name, dependent
@@ -29,7 +39,8 @@ class GemmLarge:
         per_cluster = info.features * info.cluster
         tiles = -(-m // info.tokens) * -(-n // per_cluster)
         grid = min(tiles, SMS // info.cluster) * info.cluster
-        return lambda: self.kernel.launch((grid, 1, 1), params, dependent=self.dependent)
+        return Launch(lambda: self.kernel.launch((grid, 1, 1), params, dependent=self.dependent), x8, packed, token_scale, out, bias,
+                      residual)
 
 
 class GemmSmall:
@@ -45,7 +56,8 @@ class GemmSmall:
         params += struct.pack("<3i", m, n, k)
         params += b"\0" * (-len(params) % 64)
         grid = (-(-n // (info.features * info.cluster)) * info.cluster * self.split, -(-m // info.tokens), 1)
-        return lambda: self.kernel.launch(grid, params, cluster=self.split * self.info.cluster, dependent=self.dependent)
+        return Launch(lambda: self.kernel.launch(grid, params, cluster=self.split * self.info.cluster, dependent=self.dependent),
+                      x8, packed, token_scale, out, bias, residual)
 
 
 def reference(x8, token_scale, codes, scale, rows=None):

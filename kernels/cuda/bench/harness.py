@@ -16,6 +16,7 @@ def capture(launches):
             for launch in launches:
                 launch()
     torch.cuda.synchronize()
+    graph.launches = launches  # the memory that it replays on must live as long
     return graph
 
 
