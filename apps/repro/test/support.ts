@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { createSafetensors, encodeBf16, modelTensors, parseModelConfig } from '@fireq/formats'
 import { seededUniform } from '@fireq/model'
 
-export const root: string = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+const root: string = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 export const standinDir: string = join(root, 'models/standin')
 export const binary: string = join(root, 'apps/repro/dist/main.js')
 

@@ -5,7 +5,7 @@ import type { Report, Section, Table } from '../report/report.js'
 import type { TokenData } from '../subjects/token-data.js'
 import { divergenceFigure, errorFigures, inputsFigure, keysFigure, peak, peaksFigure } from './figures.js'
 import type { RowResult, SubjectResult } from './result.js'
-import type { Table2Settings } from './run.js'
+import type { Table2Settings } from './settings.js'
 
 /** The row whose activations are drawn as "after smoothing". */
 const SMOOTHED_ROW = 'post-rope'

@@ -12,22 +12,7 @@ import { Measurer, STEPS_PER_ROW } from './measure.js'
 import { table2Report } from './report.js'
 import type { RowResult, SubjectResult } from './result.js'
 import { table2Rows } from './rows.js'
-
-/** Everything that decides the numbers. */
-export interface Table2Settings {
-  readonly model?: string
-  readonly data?: string
-  readonly calibrationData?: string
-  /** Windows to evaluate; if left out, as many as leave tokens to calibrate on. */
-  readonly windows?: number
-  readonly window: number
-  readonly calibrationWindows: number
-  readonly compute: 'bf16' | 'f32'
-  /** On the model as it is, with outliers injected, or both. */
-  readonly outliers: 'off' | 'on' | 'both'
-  /** Tokens that the plots look at. */
-  readonly observedTokens: number
-}
+import type { Table2Settings } from './settings.js'
 
 /** Tokens on which the injected outliers are shown to change nothing. */
 const VERIFIED_TOKENS = 64
