@@ -27,6 +27,19 @@ float denseAt(const void* values, WeightFormat format, int64_t index) {
   }
 }
 
+/// Nibble i of 16 bits to byte i.
+uint32_t spreadNibbles(uint32_t nibbles) {
+  nibbles = (nibbles | nibbles << 8) & 0x00ff00ff;
+  return (nibbles | nibbles << 4) & 0x0f0f0f0f;
+}
+
+/// 8 codes of a checkpoint, even k in the low nibble of each byte, in the order of a word.
+uint32_t orderNibbles(const uint8_t* codes) {
+  uint32_t word;
+  std::memcpy(&word, codes, sizeof word);
+  return spreadNibbles(word & 0xffff) | spreadNibbles(word >> 16) << 4;
+}
+
 float roundE4m3(float value) { return e4m3ToF32(f32ToE4m3(value)); }
 
 }  // namespace
@@ -93,12 +106,12 @@ void packInt4Tile(Weight& weight, int64_t tile, const Int4Rows& source) {
       const int64_t from = row * weight.columns + block.begin;
       uint32_t* to = words + static_cast<int64_t>(block.word) * kTile + row;
       if (from % 2 == 0 && block.length % 8 == 0) {
-        for (int32_t w = 0; w < block.words; w++) std::memcpy(to + w * kTile, source.codes + from / 2 + w * 4, 4);
+        for (int32_t w = 0; w < block.words; w++) to[w * kTile] = orderNibbles(source.codes + from / 2 + w * 4);
       } else {
         for (int32_t i = 0; i < block.length; i++) {
           const int64_t at = from + i;
           const uint32_t code = source.codes[at / 2] >> 4 * (at % 2) & 15;
-          to[i / 8 * kTile] |= code << 4 * (i % 8);
+          to[i / 8 * kTile] |= code << nibbleShift(i % 8);
         }
       }
     }
@@ -116,7 +129,7 @@ void Weight::decodeRow(int64_t row, float* out) const {
     for (int32_t i = 0; i < block.length; i++) {
       float& value = out[block.begin + i];
       if (isInt4()) {
-        const int code = static_cast<int>(from[i / 8 * kTile] >> 4 * (i % 8) & 15) - 8;
+        const int code = static_cast<int>(from[i / 8 * kTile] >> nibbleShift(i % 8) & 15) - 8;
         value = static_cast<float>(code) * scales(tile)[b * kTile + lane];
         if (format == WeightFormat::Int4Lookup) value = roundE4m3(value);
         value *= channel;

@@ -18,6 +18,9 @@ enum class WeightFormat : uint8_t {
 
 enum class ScaleType : uint8_t { F32, BF16, E4M3 };
 
+/// Where in a word of 8 INT4 codes the code k is: its lowest bit.
+constexpr int nibbleShift(int k) { return 8 * (k % 4) + 4 * (k / 4); }
+
 /// Output features that a tile packs side by side, one in each lane.
 constexpr int kTile = 16;
 /// Longest run of K that is summed on its own before the sum is scaled and added to the total.
@@ -35,9 +38,12 @@ struct Block {
  * A weight as the kernels read it. A matrix [rows N, columns K] is cut into tiles of 16 rows, each laid out as
  *
  *   float    scales[blocks][16]      INT4 only
- *   uint32_t words[wordRows][16]     lane = row; a word holds 8 INT4 codes, 2 BF16/F16 or 1 F32 along K, lowest bits first
+ *   uint32_t words[wordRows][16]     lane = row; a word holds 8 INT4 codes, 2 BF16/F16 or 1 F32 along K
  *
- * so that one vector load gives every lane its own row's next values. Rows and values past the end are padding: code 0
+ * BF16, F16: the first of two in the low half. INT4: codes 0…3 in the low nibbles of the word's bytes, 4…7 in the high
+ * ones, so that a masked word is four bytes in order of K.
+ *
+ * So one vector load gives every lane its own row's next values. Rows and values past the end are padding: code 0
  * with a scale of 0, dense zeros. A vector is kept as plain FP32.
  */
 struct Weight {

@@ -45,11 +45,7 @@ inline void siluMulRow(const float* gateUp, int64_t count, float* out) {
 inline void roundRowToBf16(float* x, int64_t count) {
   forVectors(
       count,
-      [&](int64_t i) {
-        const VH bits = toBf16(load<VF>(x + i));
-        store(x + i, asF(__builtin_convertvector(bits, VU) << 16));
-      },
-      [&](int64_t i) { x[i] = bf16ToF32(f32ToBf16(x[i])); });
+      [&](int64_t i) { store(x + i, asF(toBf16(load<VF>(x + i)) << 16)); }, [&](int64_t i) { x[i] = bf16ToF32(f32ToBf16(x[i])); });
 }
 
 /// FP8 of one group: returns s = max|x|/448 (1 for zeros, 2⁻¹²⁶ at least) and writes E4M3(x/s). Bit for bit the
@@ -64,7 +60,7 @@ inline float quantizeGroup(const float* x, int64_t count, uint8_t* out) {
   const float wide = largest / 448;
   const float scale = largest == 0 ? 1 : wide < 0x1p-126f ? 0x1p-126f : wide;
   forVectors(
-      count, [&](int64_t k) { store(out + k, toE4m3(load<VF>(x + k) / scale)); },
+      count, [&](int64_t k) { storeBytes(out + k, toE4m3(load<VF>(x + k) / scale)); },
       [&](int64_t k) { out[k] = f32ToE4m3(x[k] / scale); });
   return scale;
 }

@@ -19,10 +19,11 @@ FIREQ_INLINE VF fromE4m3(const uint8_t* from) {
   return asF((asI(magnitude) == 0x7f ? nan : value) | sign);
 }
 
-FIREQ_INLINE VH toBf16(VF v) {
+/// BF16 bits, in the low halves.
+FIREQ_INLINE VU toBf16(VF v) {
   const VU bits = asU(v);
   const VU rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  return __builtin_convertvector(v != v ? splatU(0x7fc0u) : rounded, VH);
+  return v != v ? splatU(0x7fc0u) : rounded;
 }
 
 /// The E4M3 number nearest to v, halves to even, saturated at ±448; a NaN stays one.
@@ -36,14 +37,15 @@ FIREQ_INLINE VF roundE4m3(VF v) {
   return select(v != v, v, asF(asU(rounded) | sign));
 }
 
-FIREQ_INLINE VB toE4m3(VF v) {
+/// E4M3 bits, in the low bytes.
+FIREQ_INLINE VU toE4m3(VF v) {
   const VF rounded = roundE4m3(v);
   const VU bits = asU(rounded);
   const VU magnitude = bits & 0x7fffffffu;
   const VU normal = (magnitude >> 20) - (120u << 3);
   const VU subnormal = asU(__builtin_convertvector(asF(magnitude) * 0x1p9f, VI));
   const VU code = (asF(magnitude) < 0x1p-6f ? subnormal : normal) | (bits >> 24 & 0x80u);
-  return __builtin_convertvector(v != v ? splatU(0x7fu) : code, VB);
+  return v != v ? splatU(0x7fu) : code;
 }
 
 /// `count` values of a stored row as FP32.
@@ -67,11 +69,11 @@ inline void fromFloats(const float* from, int64_t count, DType dtype, void* out)
   int64_t i = 0;
   if (dtype == DType::BF16) {
     auto* target = static_cast<uint16_t*>(out);
-    for (; i + kWidth <= count; i += kWidth) store(target + i, toBf16(load<VF>(from + i)));
+    for (; i + kWidth <= count; i += kWidth) storeHalves(target + i, toBf16(load<VF>(from + i)));
     for (; i < count; i++) target[i] = f32ToBf16(from[i]);
   } else if (dtype == DType::E4M3) {
     auto* target = static_cast<uint8_t*>(out);
-    for (; i + kWidth <= count; i += kWidth) store(target + i, toE4m3(load<VF>(from + i)));
+    for (; i + kWidth <= count; i += kWidth) storeBytes(target + i, toE4m3(load<VF>(from + i)));
     for (; i < count; i++) target[i] = f32ToE4m3(from[i]);
   } else if (out != from) {
     std::memcpy(out, from, count * sizeof(float));

@@ -8,15 +8,17 @@
 
 namespace fireq::FIREQ_ISA {
 
-/// u·16^(J mod 4) for a code u: masking without shifting saves an instruction. The activations carry the inverse factor
-/// (exact, a power of two), and Σ x·(u − 8) = Σ x·u − 8·Σ x: sums start from −8·Σ x instead of 0.
+/// u·2^s for a code u: masking without shifting saves an instruction. The activations carry the inverse factor
+/// 2^−s = kInt4Factors[J] (exact), and Σ x·(u − 8) = Σ x·u − 8·Σ x: sums start from −8·Σ x instead of 0.
+constexpr float kInt4Factors[8] = {1, 0x1p-8f, 1, 0x1p-8f, 0x1p-4f, 0x1p-12f, 0x1p-4f, 0x1p-12f};
 struct DecodeInt4 {
   static constexpr int kPerWord = 8;
   static constexpr bool kOffset = true;
   static constexpr bool kScaled = true;
   template <int J>
   FIREQ_INLINE static VF value(VU word, VF) {
-    return toF((J < 4 ? word : word >> 16) & (15u << 4 * (J % 4)));
+    constexpr int kShift = nibbleShift(J);
+    return toF((kShift < 16 ? word : word >> 16) & (15u << kShift % 16));
   }
 };
 
@@ -27,7 +29,7 @@ struct DecodeInt4Lookup {
   static constexpr bool kScaled = false;
   template <int J>
   FIREQ_INLINE static VF value(VU word, VF scale) {
-    return roundE4m3((toF(word >> 4 * J & 15u) - 8.0f) * scale);
+    return roundE4m3((toF(word >> nibbleShift(J) & 15u) - 8.0f) * scale);
   }
 };
 

@@ -86,6 +86,30 @@ FIREQ_INLINE VF max(VF a, VF b) { return select(a > b, a, b); }
 FIREQ_INLINE VF min(VF a, VF b) { return select(a < b, a, b); }
 #endif
 
+// The low byte (half) of every lane, to memory. GCC 12 makes a conversion of vectors one lane at a time.
+#if defined(__AVX512BW__)
+FIREQ_INLINE void storeBytes(void* to, VU v) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)v)); }
+FIREQ_INLINE void storeHalves(void* to, VU v) { _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)v)); }
+#elif defined(__AVX2__)
+FIREQ_INLINE void storeBytes(void* to, VU v) {
+  const __m128i lowest = _mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  for (int i = 0; i < kWidth; i += 4) {
+    const __m128i four = load<__m128i>(reinterpret_cast<const char*>(&v) + i * 4);
+    _mm_storeu_si32(static_cast<char*>(to) + i, _mm_shuffle_epi8(four, lowest));
+  }
+}
+FIREQ_INLINE void storeHalves(void* to, VU v) {
+  const __m128i lowest = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+  for (int i = 0; i < kWidth; i += 4) {
+    const __m128i four = load<__m128i>(reinterpret_cast<const char*>(&v) + i * 4);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<char*>(to) + i * 2), _mm_shuffle_epi8(four, lowest));
+  }
+}
+#else
+FIREQ_INLINE void storeBytes(void* to, VU v) { store(to, __builtin_convertvector(v, VB)); }
+FIREQ_INLINE void storeHalves(void* to, VU v) { store(to, __builtin_convertvector(v, VH)); }
+#endif
+
 // Bytes times bytes: a lane of VU holds four bytes or two 16-bit numbers.
 //  dotBytes: unsigned bytes of a by signed ones of b, neighbouring products added to 16 bits
 //  dotHalves: 16-bit numbers of a by b, the two products of a lane added

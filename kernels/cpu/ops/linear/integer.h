@@ -15,8 +15,7 @@ constexpr int kDigits = 3;
 /// Beyond, a decoded FP32 value serves enough tokens to pay.
 constexpr int64_t kIntegerTokens = 3;
 
-/// Bytes of an octet of K, per token: for each digit the values 0, 2, 4, 6 (of the codes in a word's even nibbles), then
-/// 1, 3, 5, 7.
+/// Activations as digits, in bytes: 8 of K in their order, 4 for the low nibbles of a word's bytes and 4 for the high.
 struct PackedDigits {
   uint32_t* digits;  ///< [word row][token][digit][2]
   int32_t* starts;   ///< [block][token] −8·Σx in units of 2⁻⁹
@@ -29,36 +28,65 @@ FIREQ_INLINE bool usesIntegers(const View& x, const Weight& weight) {
 
 #if FIREQ_BYTE_DOT
 
+using Bytes8 = VectorOf<8>::B;
+using Int8 = VectorOf<8>::I;
+
+/// E4M3 numbers in units of 2⁻⁹. A NaN gives some number; `nan` says that there is one.
+FIREQ_INLINE Int8 wholeNumbers(const uint8_t* codes, Int8& nan) {
+  const Int8 code = __builtin_convertvector(load<Bytes8>(codes), Int8);
+  const Int8 exponent = code >> 3 & 15;
+  const Int8 normal = exponent > 0;  // −1 if so
+  const Int8 magnitude = ((code & 7) | (normal & 8)) << (exponent + normal);
+  const Int8 sign = -(code >> 7);
+  nan |= (code & 127) == 127;
+  return (magnitude ^ sign) - sign;
+}
+
+/// Takes the lowest digit, −64…63, off.
+FIREQ_INLINE Int8 takeDigit(Int8& number) {
+  const Int8 digit = ((number + 64) & 127) - 64;
+  number = (number - digit) >> 7;
+  return digit;
+}
+
+/// 8 bytes of each digit, one after another.
+FIREQ_INLINE void storeDigits(uint32_t* to, Int8 low, Int8 middle, Int8 high) {
+  typedef uint8_t Bytes32 __attribute__((vector_size(32)));
+  const auto all = reinterpret_cast<Bytes32>((low & 255) | (middle & 255) << 8 | high << 16);
+  const Bytes32 sorted = __builtin_shufflevector(all, all, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29, 2,
+                                                 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+  std::memcpy(to, &sorted, kDigits * 8);
+}
+
 inline PackedDigits packDigits(OpContext& ctx, const View& x, const Weight& weight) {
   const int64_t tokens = x.rows;
   PackedDigits packed;
-  const size_t bytes = weight.wordRows * tokens * kDigits * 2 * sizeof(uint32_t);
-  packed.digits = static_cast<uint32_t*>(ctx.scratch(bytes));
+  packed.digits = static_cast<uint32_t*>(ctx.scratch(weight.wordRows * tokens * kDigits * 2 * sizeof(uint32_t)));
   packed.starts = static_cast<int32_t*>(ctx.scratch(weight.blockCount() * tokens * sizeof(int32_t)));
   packed.poison = ctx.scratchF32(tokens);
-  float* room = ctx.scratchF32(x.columns);
-  std::memset(packed.digits, 0, bytes);
-  auto* out = reinterpret_cast<int8_t*>(packed.digits);
   const Block* blocks = weight.blockData();
   for (int64_t t = 0; t < tokens; t++) {
-    const float* row = readRow(x, t, room);
-    packed.poison[t] = 0;
+    Int8 nan{};
     for (int64_t b = 0; b < weight.blockCount(); b++) {
-      int32_t sum = 0;
-      for (int32_t i = 0; i < blocks[b].length; i++) {
-        const float value = row[blocks[b].begin + i];
-        if (value != value) packed.poison[t] = value;
-        const auto whole = value == value ? static_cast<int32_t>(value * 512) : 0;
-        sum += whole;
-        const int32_t low = ((whole + 64) & 127) - 64;
-        const int32_t rest = (whole - low) >> 7;
-        const int32_t middle = ((rest + 64) & 127) - 64;
-        const int32_t digits[kDigits] = {low, middle, (rest - middle) >> 7};
-        int8_t* octet = out + ((blocks[b].word + i / 8) * tokens + t) * kDigits * 8;
-        for (int d = 0; d < kDigits; d++) octet[d * 8 + i % 2 * 4 + i % 8 / 2] = static_cast<int8_t>(digits[d]);
+      Int8 sum{};
+      for (int32_t w = 0; w < blocks[b].words; w++) {
+        const uint8_t* codes = x.e4m3() + t * x.columns + blocks[b].begin + 8 * w;
+        const int32_t count = blocks[b].length - 8 * w;
+        uint8_t padded[8] = {};
+        if (count < 8) codes = static_cast<const uint8_t*>(std::memcpy(padded, codes, count));
+        Int8 number = wholeNumbers(codes, nan);
+        sum += number;
+        uint32_t* octet = packed.digits + ((blocks[b].word + w) * tokens + t) * kDigits * 2;
+        const Int8 low = takeDigit(number), middle = takeDigit(number);
+        storeDigits(octet, low, middle, number);
       }
-      packed.starts[b * tokens + t] = -8 * sum;
+      int32_t total = 0;
+      for (int lane = 0; lane < 8; lane++) total += sum[lane];
+      packed.starts[b * tokens + t] = -8 * total;
     }
+    bool poisoned = false;
+    for (int lane = 0; lane < 8; lane++) poisoned |= nan[lane] != 0;
+    packed.poison[t] = poisoned ? __builtin_nanf("") : 0;
   }
   return packed;
 }
@@ -85,21 +113,21 @@ void integerTile(const Weight& weight, int64_t tile, const PackedDigits& x, cons
       const int32_t last = first + kRun < end ? first + kRun : end;
       for (int32_t w = first; w < last; w++) {
         const uint32_t* digits = x.digits + static_cast<int64_t>(w) * Tokens * kDigits * 2;
-        VU even[kParts], odd[kParts];
+        VU low[kParts], high[kParts];
         for (int p = 0; p < kParts; p++) {
           const VU word = load<VU>(words + static_cast<int64_t>(w) * kTile + p * kWidth);
           if (p == 0) prefetchWeights(words + static_cast<int64_t>(w) * kTile);
-          even[p] = word & nibbles;
-          odd[p] = word >> 4 & nibbles;
+          low[p] = word & nibbles;
+          high[p] = word >> 4 & nibbles;
         }
 #pragma GCC unroll 4
         for (int t = 0; t < Tokens; t++) {
 #pragma GCC unroll 3
           for (int d = 0; d < kDigits; d++) {
-            const VU evenX = splatU(digits[(t * kDigits + d) * 2]);
-            const VU oddX = splatU(digits[(t * kDigits + d) * 2 + 1]);
+            const VU lowX = splatU(digits[(t * kDigits + d) * 2]);
+            const VU highX = splatU(digits[(t * kDigits + d) * 2 + 1]);
             for (int p = 0; p < kParts; p++) {
-              const VU both = addHalves(dotBytes(even[p], evenX), dotBytes(odd[p], oddX));
+              const VU both = addHalves(dotBytes(low[p], lowX), dotBytes(high[p], highX));
               run[t][d][p] = addHalves(run[t][d][p], both);
             }
           }

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "../../core/op.h"
-#include "../../simd/convert.h"
+#include "../../simd/decode.h"
 
 namespace fireq::FIREQ_ISA {
 
@@ -24,7 +24,6 @@ inline void packToken(const float* x, const Weight& weight, const Packed& to, in
   const int perWord = weight.valuesPerWord();
   float* values = to.values + g * to.paddedK * to.group + lane;
   float* starts = to.starts + g * to.blocks * to.group + lane;
-  const float factors[4] = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f};
   const Block* blocks = weight.blockData();
   for (int64_t b = 0; b < to.blocks; b++) {
     const Block& block = blocks[b];
@@ -33,7 +32,7 @@ inline void packToken(const float* x, const Weight& weight, const Packed& to, in
     for (int32_t i = 0; i < block.length; i++) {
       const float value = x[block.begin + i];
       partial[i % 16] += value;
-      out[i * to.group] = int4 ? value * factors[i % 4] : value;
+      out[i * to.group] = int4 ? value * kInt4Factors[i % 8] : value;
     }
     for (int32_t i = block.length; i < block.words * perWord; i++) out[i * to.group] = 0;
     starts[b * to.group] = int4 ? -8 * sum16(load16(partial)) : 0;
