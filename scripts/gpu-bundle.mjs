@@ -3,8 +3,8 @@
 //
 //   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node]
 //
-// Copy the folder there and run `sh run.sh` (or `sh run.sh test`, `sh run.sh bench --json FILE`). `--system-node` leaves
-// node out: the other machine has one.
+// Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `test`, `bench --json FILE`, or
+// `sanitize`, the tests under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one.
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -91,7 +91,7 @@ function writeRunner() {
   writeFileSync(
     join(out, 'run.sh'),
     `#!/bin/sh
-# Runs fireq's GPU tests, benchmarks, or both: run.sh [test | bench] [options of the benchmarks]
+# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | sanitize] [options of the benchmarks]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=\${1:-all}
@@ -123,8 +123,15 @@ case $what in
     "$node" --test-reporter=spec "$here/tests.mjs"
     "$node" "$here/bench.mjs" "$@"
     ;;
+  sanitize)
+    # The tests provoke errors of the API, which they check themselves.
+    for tool in memcheck racecheck initcheck synccheck; do
+      echo "$tool:"
+      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 "$node" --test-reporter=dot "$here/tests.mjs"
+    done
+    ;;
   *)
-    echo "expected test or bench but received '$what'" >&2
+    echo "expected test, bench or sanitize but received '$what'" >&2
     exit 2
     ;;
 esac

@@ -38,7 +38,7 @@ async function main(): Promise<void> {
     )
   }
   for (const columns of [4096, 8192, 14336, 28672]) {
-    for (const rows of [1, 16, 128, 1024, 8192, 16384]) {
+    for (const rows of [1, 16, 128, 1024, 8192]) {
       report(await timeCopy(stream, rows, columns))
       report(await timeQuantize(device, stream, rows, columns, false))
       if (columns <= 8192) report(await timeQuantize(device, stream, rows, columns, true))
@@ -104,10 +104,14 @@ class BufferSets implements Disposable {
   /** Fills the first buffer of each set with BF16 numbers of about 1, in both signs. */
   async randomize(): Promise<void> {
     const first = this.sets[0]![0]!
-    const values = new Uint16Array(first.bytes / 2).map((_, i) => {
+    const pattern = new Uint16Array(2 ** 20).map((_, i) => {
       const hash = Math.imul(i + 1, 0x9e3779b1) >>> 16
       return ((hash & 1) << 15) | (0x3e00 + ((hash >>> 1) & 0x1ff))
     })
+    const values = new Uint16Array(first.bytes / 2)
+    for (let at = 0; at < values.length; at += pattern.length) {
+      values.set(pattern.subarray(0, values.length - at), at)
+    }
     await this.#stream.upload(first, values, 'bench')
     for (const [x] of this.sets.slice(1)) this.#stream.copy(first, x!, 'bench')
   }
