@@ -70,6 +70,7 @@ export class Measurer implements Disposable {
           recipe,
           bitsPerWeight: bitsPerWeight(source.config, recipe),
           weightErrors: weightErrors(source),
+          folds: layerReports(source).map(({ folds }) => folds),
           hiddenErrors: hiddenErrors(observation, this.#original),
         }),
       }
@@ -107,10 +108,14 @@ export class Measurer implements Disposable {
   }
 }
 
-/** By layer, from what the pipeline wrote down when it rounded them. */
-function weightErrors({ quantization }: ModelSource): number[] {
-  const layers = quantization!.provenance!.layers as readonly LayerReport[]
-  return layers.map(({ weightErrors: byTensor }) => {
+/** What the pipeline wrote down when it rounded the layers. */
+function layerReports({ quantization }: ModelSource): readonly LayerReport[] {
+  return quantization!.provenance!.layers as readonly LayerReport[]
+}
+
+/** Root mean square over each layer's matrices. */
+function weightErrors(source: ModelSource): number[] {
+  return layerReports(source).map(({ weightErrors: byTensor }) => {
     const errors = Object.values(byTensor).map(({ relative }) => relative)
     return Math.sqrt(errors.reduce((sum, error) => sum + error * error, 0) / errors.length)
   })

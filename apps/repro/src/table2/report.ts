@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import type { ModelSource } from '@fireq/formats'
+import { printPlan } from '@fireq/smoothing'
 import { observedTaps } from '../evaluation/observe.js'
 import type { Report, Section, Table } from '../report/report.js'
 import type { TokenData } from '../subjects/token-data.js'
@@ -91,6 +92,7 @@ function subjectSection(subject: SubjectResult, { config }: ModelSource): Sectio
       peaksFigure(original.maxima, smoothed.maxima),
       ...errorFigures(subject),
     ],
+    details: [{ title: `What ${smoothed.label} folds in the first layer`, text: printPlan(smoothed.folds![0]) }],
   }
 }
 
@@ -126,7 +128,7 @@ function numbers({ rows, ...subject }: SubjectResult): unknown {
   return {
     ...subject,
     injectedOutliers: subject.outliers !== undefined,
-    rows: rows.map(({ maxima, ...row }) => ({
+    rows: rows.map(({ maxima, folds, ...row }) => ({
       ...row,
       outliersByLayer: Object.fromEntries(observedTaps.map((tap) => [tap, maxima.map((layer) => peak(layer[tap]))])),
     })),

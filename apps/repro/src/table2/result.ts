@@ -1,4 +1,5 @@
 import type { Recipe } from '@fireq/quantize'
+import type { FoldingPlan } from '@fireq/smoothing'
 import type { ChannelMaxima } from '../evaluation/observe.js'
 import type { Score } from '../evaluation/score.js'
 import type { SameFunction } from '../outliers/verify.js'
@@ -18,6 +19,8 @@ export interface RowResult {
   readonly kvBits: number
   /** Relative, by layer, against the weights that smoothing left. */
   readonly weightErrors?: readonly number[]
+  /** What smoothing folded where, by layer. */
+  readonly folds?: readonly FoldingPlan[]
   /** Relative, of the residual stream after each layer. */
   readonly hiddenErrors?: readonly number[]
   /** Of the running model's activations, layer by layer. */
