@@ -26,7 +26,7 @@ __device__ __forceinline__ uint32_t packE4m3(float low, float high) {
   return pair;
 }
 
-/// Each warp's value, combined for all threads. `room` holds 32 elements, and is read until the next barrier.
+/// Each warp's value, combined for all threads. `room` holds 32 elements; it may be used again after another barrier.
 template <class T, class Combine>
 __device__ __forceinline__ T combineWarps(T value, T* room, T neutral, Combine combine) {
   const int lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
@@ -98,6 +98,16 @@ __device__ __forceinline__ void quantizeRow(const uint4 (&x)[kVectors], int vect
   }
 }
 
+/// This thread's vectors of a row; zeros beyond its end.
+template <int kVectors>
+__device__ __forceinline__ void loadRow(uint4 (&values)[kVectors], const uint4* row, int vectors) {
+#pragma unroll
+  for (int i = 0; i < kVectors; i++) {
+    const int vector = threadIdx.x + i * blockDim.x;
+    values[i] = vector < vectors ? row[vector] : uint4{};
+  }
+}
+
 /// x BF16 [rows, columns], out E4M3 [rows, columns], scale [rows]; columns a multiple of 8, at most kVectors · 8 a thread.
 template <int kVectors>
 __device__ __forceinline__ void quantizeTokens(const uint4* x, uint2* out, float* scale, int columns) {
@@ -106,11 +116,7 @@ __device__ __forceinline__ void quantizeTokens(const uint4* x, uint2* out, float
   ptx::launchDependents();
   ptx::waitForPrevious();
   uint4 values[kVectors];
-#pragma unroll
-  for (int i = 0; i < kVectors; i++) {
-    const int vector = threadIdx.x + i * blockDim.x;
-    values[i] = vector < vectors ? x[row * vectors + vector] : uint4{};
-  }
+  loadRow(values, x + row * vectors, vectors);
   quantizeRow(values, vectors, out + row * vectors, scale + row);
 }
 
@@ -124,41 +130,36 @@ __device__ __forceinline__ uint32_t normalizePair(uint32_t x, float factor, uint
 }
 
 /// x / √(mean(x²) + epsilon) · weight, rounded to BF16, then quantized: the op rmsNormQuantize in FP32. weight BF16
-/// [columns], the rest as above.
+/// [columns], the rest as above. A block walks through rows, the weights in registers and the next row on its way.
 template <int kVectors>
 __device__ __forceinline__ void rmsNormQuantize(const uint4* x, const uint4* weight, float epsilon, uint2* out,
-                                                float* scale, int columns) {
+                                                float* scale, int rows, int columns) {
   __shared__ float room[32];
   const int vectors = columns / kVectorElements;
-  const size_t row = blockIdx.x;
   ptx::launchDependents();
-  uint4 weights[kVectors], values[kVectors];
-#pragma unroll
-  for (int i = 0; i < kVectors; i++) {  // weights don't depend on the kernel before this one
-    const int vector = threadIdx.x + i * blockDim.x;
-    weights[i] = vector < vectors ? weight[vector] : uint4{};
-  }
+  uint4 weights[kVectors], next[kVectors];
+  loadRow(weights, weight, vectors);  // doesn't depend on the kernel before this one
   ptx::waitForPrevious();
+  loadRow(next, x + static_cast<size_t>(blockIdx.x) * vectors, vectors);
+  for (size_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    uint4 values[kVectors];
+    float sum = 0.f;
 #pragma unroll
-  for (int i = 0; i < kVectors; i++) {
-    const int vector = threadIdx.x + i * blockDim.x;
-    values[i] = vector < vectors ? x[row * vectors + vector] : uint4{};
-  }
-  float sum = 0.f;
+    for (int i = 0; i < kVectors; i++) {
+      const uint4 v = values[i] = next[i];
+      sum = addSquares(addSquares(addSquares(addSquares(sum, v.x), v.y), v.z), v.w);
+    }
+    if (row + gridDim.x < rows) loadRow(next, x + (row + gridDim.x) * vectors, vectors);
+    const float mean = __fdiv_rn(sumOfBlock(sum, room), static_cast<float>(columns));
+    const float factor = __fdiv_rn(1.f, __fsqrt_rn(mean + epsilon));
 #pragma unroll
-  for (int i = 0; i < kVectors; i++) {
-    const uint4& v = values[i];
-    sum = addSquares(addSquares(addSquares(addSquares(sum, v.x), v.y), v.z), v.w);
+    for (int i = 0; i < kVectors; i++) {
+      const uint4 v = values[i], w = weights[i];
+      values[i] = {normalizePair(v.x, factor, w.x), normalizePair(v.y, factor, w.y), normalizePair(v.z, factor, w.z),
+                   normalizePair(v.w, factor, w.w)};
+    }
+    quantizeRow(values, vectors, out + row * vectors, scale + row);
   }
-  const float mean = __fdiv_rn(sumOfBlock(sum, room), static_cast<float>(columns));
-  const float factor = __fdiv_rn(1.f, __fsqrt_rn(mean + epsilon));
-#pragma unroll
-  for (int i = 0; i < kVectors; i++) {
-    const uint4 v = values[i], w = weights[i];
-    values[i] = {normalizePair(v.x, factor, w.x), normalizePair(v.y, factor, w.y), normalizePair(v.z, factor, w.z),
-                 normalizePair(v.w, factor, w.w)};
-  }
-  quantizeRow(values, vectors, out + row * vectors, scale + row);
 }
 
 }  // namespace fireq

@@ -1,5 +1,4 @@
 import { BackendError } from '../errors.js'
-import type { LaunchShape } from './addon-types.js'
 import type { CudaDevice } from './device.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -30,18 +29,19 @@ export interface RmsNormQuantize extends QuantizeTokens {
 export function quantizeTokens(device: CudaDevice, stream: CudaStream, op: QuantizeTokens): void {
   const { x, rows, columns, out, scale, dependent = false } = op
   const what = `quantizeFp8 of x [${rows}, ${columns}]`
-  const launch = rowLaunch(rows, columns, what)
+  const { vectors, threads } = rowBlock(rows, columns, 1024, what)
   expectBytes(what, { x: [x, rows * columns * 2], out: [out, rows * columns], scale: [scale, rows * 4] })
   if (rows === 0) return
-  const kernel = device.kernel(`quantize_tokens_${launch.vectors}`)
-  stream.launch(kernel, { ...launch.shape, dependent }, [x, out, scale, { type: 'i32', value: columns }], what)
+  const kernel = device.kernel(`quantize_tokens_${vectors}`)
+  const shape = { grid: [rows, 1, 1], block: [threads, 1, 1], dependent } as const
+  stream.launch(kernel, shape, [x, out, scale, { type: 'i32', value: columns }], what)
 }
 
-/** The op `rmsNormQuantize` with a BF16 intermediate, in FP32. */
+/** The op `rmsNormQuantize` with a BF16 intermediate, in FP32; at most 16384 columns. */
 export function rmsNormQuantize(device: CudaDevice, stream: CudaStream, op: RmsNormQuantize): void {
   const { x, weight, eps, rows, columns, out, scale, dependent = false } = op
   const what = `rmsNormQuantize of x [${rows}, ${columns}]`
-  const launch = rowLaunch(rows, columns, what)
+  const { vectors, threads } = rowBlock(rows, columns, 512, what)
   expectBytes(what, {
     x: [x, rows * columns * 2],
     weight: [weight, columns * 2],
@@ -49,32 +49,40 @@ export function rmsNormQuantize(device: CudaDevice, stream: CudaStream, op: RmsN
     scale: [scale, rows * 4],
   })
   if (rows === 0) return
-  const kernel = device.kernel(`rms_norm_quantize_${launch.vectors}`)
-  const epsilon = { type: 'f32', value: eps } as const
-  const width = { type: 'i32', value: columns } as const
-  stream.launch(kernel, { ...launch.shape, dependent }, [x, weight, epsilon, out, scale, width], what)
+  const kernel = device.kernel(`rms_norm_quantize_${vectors}`)
+  const resident = device.info.multiprocessors * Math.floor(RESIDENT_THREADS[vectors]! / threads)
+  const shape = { grid: [Math.min(rows, resident), 1, 1], block: [threads, 1, 1], dependent } as const
+  const i32 = (value: number) => ({ type: 'i32', value }) as const
+  stream.launch(kernel, shape, [x, weight, { type: 'f32', value: eps }, out, scale, i32(rows), i32(columns)], what)
 }
 
 const VECTOR = 8
 const WARP = 32
-const MOST_THREADS = 1024
 /** Above this, a block's warps wait for each other longer than more blocks would cover; more vectors a thread instead. */
-const THREADS_WANTED = 512
+const THREADS_WANTED = 256
+const MOST_VECTORS = 4
+/** Threads of the fused kernel that a multiprocessor holds, by vectors a thread: its registers allow them. */
+const RESIDENT_THREADS: Readonly<Record<number, number>> = { 1: 3 * 512, 2: 2 * 512, 4: 512 }
 
-/** A block a row: 16-byte vectors a thread (1, 2 or 4) and the launch. */
-export function rowLaunch(rows: number, columns: number, what: string): { vectors: number; shape: LaunchShape } {
+/** A block a row: 16-byte vectors a thread (1, 2 or 4) and the threads. */
+export function rowBlock(rows: number, columns: number, mostThreads: number, what: string): RowBlock {
   if (!Number.isInteger(rows) || rows < 0 || rows >= 2 ** 31) {
     throw new BackendError(`${what}: expected a whole number of rows below 2³¹ but received ${rows}`)
   }
-  const most = MOST_THREADS * VECTOR * 4
+  const most = mostThreads * VECTOR * MOST_VECTORS
   if (!Number.isInteger(columns) || columns < VECTOR || columns % VECTOR !== 0 || columns > most) {
     throw new BackendError(
       `${what}: expected columns a multiple of ${VECTOR}, at most ${most}, but received ${columns}`,
     )
   }
   const threadsFor = (vectors: number): number => Math.ceil(columns / VECTOR / vectors / WARP) * WARP
-  const vectors = [1, 2].find((candidate) => threadsFor(candidate) <= THREADS_WANTED) ?? 4
-  return { vectors, shape: { grid: [Math.max(rows, 1), 1, 1], block: [threadsFor(vectors), 1, 1] } }
+  const vectors = [1, 2].find((candidate) => threadsFor(candidate) <= THREADS_WANTED) ?? MOST_VECTORS
+  return { vectors, threads: threadsFor(vectors) }
+}
+
+export interface RowBlock {
+  readonly vectors: number
+  readonly threads: number
 }
 
 function expectBytes(what: string, buffers: Readonly<Record<string, readonly [CudaBuffer, number]>>): void {

@@ -1,21 +1,20 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { CudaDevice } from '../../src/cuda/device.js'
-import { quantizeTokens, rmsNormQuantize, rowLaunch } from '../../src/cuda/quantize.js'
+import { quantizeTokens, rmsNormQuantize, rowBlock } from '../../src/cuda/quantize.js'
+import type { CudaBuffer } from '../../src/cuda/resources.js'
 import type { CudaStream } from '../../src/cuda/stream.js'
 import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
 import { describeFake, fakeFactory, hasKernels } from './support.js'
 
-describe('the launch for rows', () => {
+describe('the block for a row', () => {
   it('has a thread for every vector, and no warp without one', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 4096 }), fc.integer({ min: 1, max: 100_000 }), (eighths, rows) => {
-        const { vectors, shape } = rowLaunch(rows, eighths * 8, 'x')
-        const [threads] = shape.block
-        expect(shape.grid).toEqual([rows, 1, 1])
+      fc.property(fc.integer({ min: 1, max: 2048 }), fc.constantFrom(512, 1024), (eighths, most) => {
+        const { vectors, threads } = rowBlock(1, eighths * 8, most, 'x')
         expect([1, 2, 4]).toContain(vectors)
         expect(threads % 32).toBe(0)
-        expect(threads).toBeLessThanOrEqual(1024)
+        expect(threads).toBeLessThanOrEqual(most)
         expect(threads * vectors).toBeGreaterThanOrEqual(eighths)
         expect((threads - 32) * vectors).toBeLessThan(eighths)
       }),
@@ -23,23 +22,24 @@ describe('the launch for rows', () => {
   })
 
   it.each([
-    [4096, 1, 512],
-    [8192, 2, 512],
+    [128, 1, 32],
+    [2048, 1, 256],
+    [4096, 2, 256],
+    [8192, 4, 256],
     [14336, 4, 448],
     [28672, 4, 896],
-    [128, 1, 32],
   ])('of %d columns has %d vectors a thread and %d threads', (columns, vectors, threads) => {
-    expect(rowLaunch(5, columns, 'x')).toMatchObject({ vectors, shape: { block: [threads, 1, 1] } })
+    expect(rowBlock(5, columns, 1024, 'x')).toEqual({ vectors, threads })
   })
 
   it.each([0, 4, 100, 32776, 8.5, Number.NaN])('refuses %d columns', (columns) => {
-    expect(() => rowLaunch(1, columns, 'x [1, ?]')).toThrow(
+    expect(() => rowBlock(1, columns, 1024, 'x [1, ?]')).toThrow(
       /^x \[1, \?\]: expected columns a multiple of 8, at most 32768/,
     )
   })
 
   it.each([-1, 0.5, 2 ** 31])('refuses %d rows', (rows) => {
-    expect(() => rowLaunch(rows, 8, 'x')).toThrow(/expected a whole number of rows/)
+    expect(() => rowBlock(rows, 8, 1024, 'x')).toThrow(/expected a whole number of rows/)
   })
 })
 
@@ -126,7 +126,11 @@ describeKernels('launching', () => {
 
   it('reports what the driver refuses, with op, kernel and shape', () => {
     driver.fail('cuLaunchKernelEx', 1)
-    const [x, out, scale] = [1024, 512, 8].map((bytes) => stream.allocate(bytes, 'x')) as [never, never, never]
+    const [x, out, scale] = [1024, 512, 8].map((bytes) => stream.allocate(bytes, 'x')) as [
+      CudaBuffer,
+      CudaBuffer,
+      CudaBuffer,
+    ]
     expect(() => quantizeTokens(device, stream, { x, rows: 2, columns: 256, out, scale })).toThrow(
       'quantizeFp8 of x [2, 256]: kernel quantize_tokens_1, grid 2 × 1 × 1, block 32 × 1 × 1, clusters of 1, 0 bytes ' +
         'shared: cuLaunchKernelEx failed with CUDA_ERROR_INVALID_VALUE (1): the fake driver was told so',
@@ -134,7 +138,21 @@ describeKernels('launching', () => {
     driver.fail('', 0)
     quantizeTokens(device, stream, { x, rows: 2, columns: 256, out, scale, dependent: true })
     expect(lastLaunch()).toMatchObject({ grid: [2, 1, 1], block: [32, 1, 1], dependent: 1 })
-    for (const buffer of [x, out, scale] as { dispose(): void }[]) buffer.dispose()
+    for (const buffer of [x, out, scale]) buffer.dispose()
+  })
+
+  it('walks through many rows with as many blocks as fit the GPU', () => {
+    driver.setParameters([8, 8, 4, 8, 8, 4, 4])
+    const [rows, columns] = [5000, 4096]
+    const op = { rows, columns, eps: 1e-5 }
+    const [x, out, weight, scale] = [rows * columns * 2, rows * columns, columns * 2, rows * 4].map((bytes) =>
+      stream.allocate(bytes, 'x'),
+    ) as [CudaBuffer, CudaBuffer, CudaBuffer, CudaBuffer]
+    rmsNormQuantize(device, stream, { ...op, x, out, weight, scale })
+    expect(lastLaunch()).toMatchObject({ grid: [4 * 132, 1, 1], block: [256, 1, 1] })
+    rmsNormQuantize(device, stream, { ...op, rows: 100, x, out, weight, scale })
+    expect(lastLaunch()).toMatchObject({ grid: [100, 1, 1], block: [256, 1, 1] })
+    for (const buffer of [x, out, weight, scale]) buffer.dispose()
   })
 
   it('refuses buffers that are too small, and does nothing for no rows', () => {
@@ -144,6 +162,7 @@ describeKernels('launching', () => {
       'rmsNormQuantize of x [7, 8]: expected x of at least 112 bytes but received 100',
     )
     expect(() => quantizeTokens(device, stream, { ...op, columns: 104, rows: 1 })).toThrow(/expected x of at least 208/)
+    expect(() => rmsNormQuantize(device, stream, { ...op, columns: 16392, rows: 1 })).toThrow(/at most 16384/)
     rmsNormQuantize(device, stream, { ...op, rows: 0 })
     quantizeTokens(device, stream, { ...op, rows: 0 })
     expect(driver.get('launches')).toBe(0)

@@ -125,8 +125,8 @@ export const quantizeCases: readonly GpuCase[] = [
   {
     name: 'normalizes and quantizes within a rounding of the exact result',
     async run(device, random) {
-      for (const columns of [8, 128, 2048, 4096, 5120, 8192, 16384, 28672]) {
-        for (const rows of [0, 1, 19]) {
+      for (const columns of [8, 128, 2048, 4096, 5120, 8192, 16384]) {
+        for (const rows of columns === 2048 ? [1, 1000] : [0, 1, 19]) {
           const x = matrix(random, rows, columns, 'normal')
           const norm = { weight: matrix(random, 1, columns, 'normal'), eps: 1e-5 }
           checkNormalized(x, columns, norm, await onDevice(device, x, columns, norm))
