@@ -51,13 +51,17 @@ struct GemmLargeConfig {
   static constexpr ScaleType kScale = kScale_;
 
   static constexpr int kSection = kSection_;  // groups between two points with nothing in flight
+  // Decode the next section's first group under the last one's multiplications; two row blocks have no registers for it.
+  static constexpr bool kCarry = kRowBlocks == 1;
+  // A tile's groups are padded with empty stages to whole turns of the ring.
+  static constexpr bool kPadded = kDepth == 1 && kSection % kStages == 0;
   static constexpr int kWarpgroups = 2;
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kFeatures = kBlocks * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;
   static constexpr int kStoreTokens = kPartTokens % 32 ? 16 : 32;  // tokens a store of the copy engine
   static constexpr int kStoreBytes = kStoreTokens * kBlockRows * 2;
-  static constexpr int kStoreBuffers = kStoreTokens == 32 ? 2 : 3;  // a warpgroup
+  static constexpr int kStoreBuffers = kStages * (kXBytes + kBlocks * kBlockBytes<ScaleType::kFp32>) <= 176 * 1024 ? 4 : 2;  // a warpgroup
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
 
   static_assert(kPartTokens % 16 == 0 && kPartTokens <= 128, "an accumulator takes a multiple of 16 tokens, at most 128");
@@ -137,6 +141,11 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
         ptx::copyBulk(weight + (stage * C::kBlocks + b) * kBlock, from + static_cast<size_t>(b) * groups * kBlock, kBlock,
                       full + stage * 8);
     }
+    if constexpr (C::kPadded)
+      for (; ring.stage != 0; ring.advance()) {
+        ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
+        ptx::barrierArrive(full + ring.stage * 8);
+      }
   }
 }
 
@@ -293,17 +302,26 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     wgmma::commit();
   };
 
-  // Adds kGroups groups. Nothing is in flight before or after: ptxas serializes wgmma when an accumulator is touched
-  // while another one multiplies across a loop's back edge. For the same reason the first group rescales everything
-  // before it multiplies anything.
-  auto addGroups = [&](auto count, bool first) {
+  // Adds kGroups groups. With kCarry the first is decoded in a[0], and the next is left there if there are more. Nothing is in
+  // flight before or after: ptxas serializes wgmma when an accumulator is touched while another one multiplies across a
+  // loop's back edge. For the same reason the first group rescales everything before it multiplies anything.
+  auto addGroups = [&](auto count, bool first, bool more) {
     constexpr int kGroups = decltype(count)::value;
-    fetch(ring.stage, ring.parity);
-    decodeFetched(a[0]);
+    // Whole turns of the ring make every stage's address a constant.
+    constexpr bool kWholeTurns = kGroups % C::kStages == 0;
+    if (!C::kCarry) {
+      fetch(ring.stage, ring.parity);
+      decodeFetched(a[0]);
+    }
+    more = more && C::kCarry;
+    auto stageOf = [&](int u) { return kWholeTurns ? u % C::kStages : ring.stage; };
+    auto parityOf = [&](int u) { return kWholeTurns ? ring.parity ^ (u / C::kStages & 1) : ring.parity; };
+    int stage = 0;
 #pragma unroll
     for (int u = 0; u < kGroups; u++) {
-      const int stage = ring.stage;
-      ring.advance();
+      const int previous = stage;
+      stage = stageOf(u);
+      if (!kWholeTurns) ring.advance();
 #pragma unroll
       for (int unit = 0; unit < C::kUnits; unit++) {
         if (u == 0) {
@@ -313,18 +331,22 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
           }
         } else {
           wgmma::wait<C::kUnits - 1>();
-          if (unit == C::kUnits - 1) release(stage == 0 ? C::kStages - 1 : stage - 1);
+          if (unit == C::kUnits - 1) release(previous);
           rescale(unit);
         }
         multiply(stage, unit, a[u & 1][unit / C::kTokenParts], first && u == 0);
-        if (unit == 0 && u + 1 < kGroups) fetch(ring.stage, ring.parity);
+        if (unit == 0 && u + 1 < kGroups) fetch(stageOf(u + 1), parityOf(u + 1));
       }
       if (u + 1 < kGroups) decodeFetched(a[(u + 1) & 1]);
     }
+    if (kWholeTurns) ring.parity ^= kGroups / C::kStages & 1;
+    if (more) fetch(ring.stage, ring.parity);
+    if (more && kGroups % 2 == 0) decodeFetched(a[0]);
     wgmma::wait<0>();
 #pragma unroll
     for (int unit = 0; unit < C::kUnits; unit++) wgmma::pin(d[unit]);
-    release(ring.stage == 0 ? C::kStages - 1 : ring.stage - 1);
+    release(stage);
+    if (more && kGroups % 2 == 1) decodeFetched(a[0]);
   };
 
   // The same with even groups in one accumulator and odd groups in another.
@@ -382,8 +404,19 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       for (int i = 0; i < C::kPartTokens / 2; i++)
         d[0][i] = d[0][i] * scale[0][i / 2 % 2] + d[1][i] * scale[1][i / 2 % 2];
     } else {
-      for (; g + C::kSection <= groups; g += C::kSection) addGroups(std::integral_constant<int, C::kSection>{}, g == 0);
-      for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0);
+      if (C::kCarry) {
+        fetch(ring.stage, ring.parity);
+        decodeFetched(a[0]);
+      }
+      for (; g + C::kSection <= groups; g += C::kSection)
+        addGroups(std::integral_constant<int, C::kSection>{}, g == 0, g + C::kSection < groups);
+      for (; g < groups; g++) addGroups(std::integral_constant<int, 1>{}, g == 0, g + 1 < groups);
+      // The next tile starts at the ring's start again.
+      if constexpr (C::kPadded)
+        for (; ring.stage != 0; ring.advance()) {
+          ptx::barrierWait(full + ring.stage * 8, ring.parity);
+          release(ring.stage);
+        }
     }
 #pragma unroll
     for (int i = 0; i < (C::kTokens + 127) / 128; i++)

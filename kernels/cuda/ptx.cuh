@@ -42,14 +42,6 @@ __device__ __forceinline__ void barrierWait(uint32_t barrier, uint32_t parity) {
       "@done bra DONE;\nbra AGAIN;\nDONE:\n}\n" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-/// As barrierWait, also ordering what other blocks of the cluster did before they arrived.
-__device__ __forceinline__ void barrierWaitCluster(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nAGAIN:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra DONE;\nbra AGAIN;\nDONE:\n}\n" ::"r"(barrier), "r"(parity) : "memory");
-}
-
 // --- cluster -------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ uint32_t clusterRank() {
@@ -145,10 +137,6 @@ __device__ __forceinline__ void storeWait() {
   asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-__device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 /// Ordinary writes to shared memory before this are seen by the copy engine and the tensor cores after it.
 __device__ __forceinline__ void fenceAsyncShared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -162,10 +150,6 @@ __device__ __forceinline__ void waitForPrevious() { asm volatile("griddepcontrol
 /// A barrier among `threads` threads (whole warps); id 0 is __syncthreads'.
 __device__ __forceinline__ void syncNamed(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-__device__ __forceinline__ void arriveNamed(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 template <int kRegisters>
