@@ -35,7 +35,7 @@ export class CudaStream extends CudaResource<StreamHandle> {
 
   /** Resolves when `data` was read; later work on this stream sees it in the buffer. Lets others run between chunks. */
   async upload(buffer: CudaBuffer, data: ArrayBufferView, what: string, offset = 0): Promise<void> {
-    const bytes = bytesOf(data)
+    const bytes = bytesOf(data, what)
     const chunk = this.addon.cudaChunkBytes
     for (let at = 0; at < bytes.length; at += chunk) {
       if (at > 0) await setImmediate()
@@ -50,7 +50,7 @@ export class CudaStream extends CudaResource<StreamHandle> {
    * enqueued as others end, so leave the buffer alone until then.
    */
   async download<T extends ArrayBufferView>(buffer: CudaBuffer, into: T, what: string, offset = 0): Promise<T> {
-    const bytes = bytesOf(into)
+    const bytes = bytesOf(into, what)
     const chunk = this.addon.cudaChunkBytes
     const parts: Promise<void>[] = []
     for (let at = 0; at < Math.max(bytes.length, 1); at += chunk) {
@@ -109,8 +109,12 @@ export class CudaStream extends CudaResource<StreamHandle> {
   }
 }
 
-function bytesOf(view: ArrayBufferView): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+function bytesOf(view: ArrayBufferView, what: string): Uint8Array {
+  try {
+    return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  } catch (error) {
+    throw new BackendError(`${what}: the array's memory is detached`, { cause: error })
+  }
 }
 
 function lowerArgument(argument: Argument): NativeArgument {
@@ -118,11 +122,11 @@ function lowerArgument(argument: Argument): NativeArgument {
   const { type, value } = argument
   switch (type) {
     case 'i32':
-      return bytesOf(Int32Array.of(value))
+      return new Uint8Array(Int32Array.of(value).buffer)
     case 'u32':
-      return bytesOf(Uint32Array.of(value))
+      return new Uint8Array(Uint32Array.of(value).buffer)
     case 'f32':
-      return bytesOf(Float32Array.of(value))
+      return new Uint8Array(Float32Array.of(value).buffer)
   }
 }
 
