@@ -29,7 +29,7 @@ export function table2Report({ settings, source, data, subjects }: Table2Results
     ],
     caveats: caveats(standin, subjects),
     sections: [rowsSection(first), ...subjects.map((subject) => subjectSection(subject, source))],
-    settings: { ...settings, model: settings.model ?? 'stand-in' },
+    settings: { ...settings, model: settings.model ?? 'stand-in', windows: data.windows.length },
     data: { synthetic: standin, subjects: subjects.map(numbers) },
   }
 }
