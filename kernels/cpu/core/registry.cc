@@ -1,23 +1,23 @@
 #include "registry.h"
 
-#include <map>
+#include <algorithm>
+
+// The linker names the ends of a section whose name is an identifier.
+extern "C" {
+[[gnu::visibility("hidden")]] extern const fireq::OpEntry* const __start_fireq_ops[];
+[[gnu::visibility("hidden")]] extern const fireq::OpEntry* const __stop_fireq_ops[];
+[[gnu::visibility("hidden")]] extern const fireq::Probe* const __start_fireq_probes[];
+[[gnu::visibility("hidden")]] extern const fireq::Probe* const __stop_fireq_probes[];
+}
 
 namespace fireq {
 
 namespace {
 
-using Table = std::map<std::string, OpFunction>;
-
-/// Never destroyed: threads may still look at it while the process exits.
-Table& tableOf(Isa isa) {
-  static auto* tables = new Table[kIsaCount];
-  return tables[static_cast<int>(isa)];
+bool isBuilt(Isa isa) {
+  return std::any_of(__start_fireq_ops, __stop_fireq_ops, [isa](const OpEntry* entry) { return entry->isa == isa; });
 }
 
-Probe& probeSlot(Isa isa) {
-  static Probe probes[kIsaCount];
-  return probes[static_cast<int>(isa)];
-}
 
 bool machineHas(Isa isa) {
 #if defined(__x86_64__)
@@ -38,21 +38,23 @@ bool machineHas(Isa isa) {
 
 }  // namespace
 
-RegisterOp::RegisterOp(Isa isa, const char* kind, OpFunction function) { tableOf(isa)[kind] = function; }
-
-RegisterProbe::RegisterProbe(Isa isa, const Probe& probe) { probeSlot(isa) = probe; }
-
-const Probe& probeOf(Isa isa) { return probeSlot(isa); }
-
 OpFunction findOp(Isa isa, const std::string& kind) {
-  const auto found = tableOf(isa).find(kind);
-  return found == tableOf(isa).end() ? nullptr : found->second;
+  const auto found = std::find_if(__start_fireq_ops, __stop_fireq_ops, [&](const OpEntry* entry) {
+    return entry->isa == isa && entry->kind == kind;
+  });
+  return found == __stop_fireq_ops ? nullptr : (*found)->function;
 }
 
 std::vector<std::string> opKinds(Isa isa) {
   std::vector<std::string> kinds;
-  for (const auto& [kind, function] : tableOf(isa)) kinds.push_back(kind);
+  std::for_each(__start_fireq_ops, __stop_fireq_ops, [&](const OpEntry* entry) {
+    if (entry->isa == isa) kinds.push_back(entry->kind);
+  });
   return kinds;
+}
+
+const Probe& probeOf(Isa isa) {
+  return **std::find_if(__start_fireq_probes, __stop_fireq_probes, [isa](const Probe* probe) { return probe->isa == isa; });
 }
 
 const char* nameOf(Isa isa) {
@@ -65,11 +67,11 @@ const char* nameOf(Isa isa) {
   return "?";
 }
 
-bool isUsable(Isa isa) { return !tableOf(isa).empty() && machineHas(isa); }
+bool isUsable(Isa isa) { return isBuilt(isa) && machineHas(isa); }
 
 std::string whyNot(Isa isa) {
   if (isUsable(isa)) return "";
-  return tableOf(isa).empty() ? "this build has no kernels for it" : "this processor doesn't have it";
+  return !isBuilt(isa) ? "this build has no kernels for it" : "this processor doesn't have it";
 }
 
 Isa bestIsa() {

@@ -26,22 +26,31 @@ Isa isaNamed(const std::string& name);
 OpFunction findOp(Isa isa, const std::string& kind);
 std::vector<std::string> opKinds(Isa isa);
 
-/// A static one in each op's file puts the op into the table.
-struct RegisterOp {
-  RegisterOp(Isa isa, const char* kind, OpFunction function);
+/// An op's kernel for one instruction set.
+struct OpEntry {
+  Isa isa;
+  const char* kind;
+  OpFunction function;
 };
+
+/// Puts an op into the table; once in each op's file. The table is a section of the binary that the linker puts together:
+/// nothing runs while the addon is loaded, when code for the wrong instruction set would be a crash.
+#define FIREQ_OP(kind, function)                                               \
+  constexpr OpEntry kind##Entry{Isa::FIREQ_ISA, #kind, function};              \
+  [[gnu::section("fireq_ops"), gnu::used]] const OpEntry* const kind##InTable = &kind##Entry
 
 /// Loops that measure the machine, for benchmarks: what an instruction set's vectors can do at most.
 struct Probe {
-  /// Runs `count` × kProbeFlops floating-point operations (a multiply-add is two).
-  void (*multiplyAdd)(int64_t count) = nullptr;
+  Isa isa;
+  /// Runs `count` × 10 × 16 multiply-adds of FP32 numbers.
+  void (*multiplyAdd)(int64_t count);
   /// Reads memory, a multiple of 256 bytes.
-  void (*read)(const void* from, size_t bytes) = nullptr;
+  void (*read)(const void* from, size_t bytes);
 };
 const Probe& probeOf(Isa isa);
 
-struct RegisterProbe {
-  RegisterProbe(Isa isa, const Probe& probe);
-};
+#define FIREQ_PROBE(multiplyAdd, read)                             \
+  constexpr Probe probeEntry{Isa::FIREQ_ISA, multiplyAdd, read};   \
+  [[gnu::section("fireq_probes"), gnu::used]] const Probe* const probeInTable = &probeEntry
 
 }  // namespace fireq

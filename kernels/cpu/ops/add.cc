@@ -23,7 +23,7 @@ void add(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "add", add);
+FIREQ_OP(add, add);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -376,7 +376,7 @@ void attention(OpContext& ctx) {
   }
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "attention", attention);
+FIREQ_OP(attention, attention);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -25,7 +25,7 @@ void embed(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "embed", embed);
+FIREQ_OP(embed, embed);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

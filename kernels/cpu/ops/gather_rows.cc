@@ -22,7 +22,7 @@ void gatherRows(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "gatherRows", gatherRows);
+FIREQ_OP(gatherRows, gatherRows);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -52,7 +52,7 @@ void linear(OpContext& ctx) {
   }
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "linear", linear);
+FIREQ_OP(linear, linear);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -25,7 +25,7 @@ void quantizeFp8(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "quantizeFp8", quantizeFp8);
+FIREQ_OP(quantizeFp8, quantizeFp8);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

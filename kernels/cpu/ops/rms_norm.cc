@@ -40,8 +40,8 @@ void rmsNormQuantize(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "rmsNorm", rmsNorm);
-const RegisterOp registeredFused(Isa::FIREQ_ISA, "rmsNormQuantize", rmsNormQuantize);
+FIREQ_OP(rmsNorm, rmsNorm);
+FIREQ_OP(rmsNormQuantize, rmsNormQuantize);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -64,7 +64,7 @@ void rope(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "rope", rope);
+FIREQ_OP(rope, rope);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -97,7 +97,7 @@ void sample(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "sample", sample);
+FIREQ_OP(sample, sample);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

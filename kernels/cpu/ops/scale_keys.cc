@@ -36,7 +36,7 @@ void scaleKeys(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "scaleKeys", scaleKeys);
+FIREQ_OP(scaleKeys, scaleKeys);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -36,8 +36,8 @@ void siluMulQuantize(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "siluMul", siluMul);
-const RegisterOp registeredFused(Isa::FIREQ_ISA, "siluMulQuantize", siluMulQuantize);
+FIREQ_OP(siluMul, siluMul);
+FIREQ_OP(siluMulQuantize, siluMulQuantize);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -33,7 +33,7 @@ void storeKv(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "storeKv", storeKv);
+FIREQ_OP(storeKv, storeKv);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

@@ -15,7 +15,7 @@ void tap(OpContext& ctx) {
   });
 }
 
-const RegisterOp registered(Isa::FIREQ_ISA, "tap", tap);
+FIREQ_OP(tap, tap);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA

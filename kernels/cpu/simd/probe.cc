@@ -32,7 +32,7 @@ void read(const void* from, size_t bytes) {
   asm volatile("" ::"r"(&total) : "memory");
 }
 
-const RegisterProbe registered(Isa::FIREQ_ISA, {multiplyAdd, read});
+FIREQ_PROBE(multiplyAdd, read);
 
 }  // namespace
 }  // namespace fireq::FIREQ_ISA
