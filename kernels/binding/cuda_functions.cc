@@ -150,13 +150,19 @@ Napi::Value download(const Info& info) {
   Staging::Chunk& chunk = stream->download(held<Buffer>(info[1]), static_cast<size_t>(whole(info[2], "offset")), bytes,
                                            string(info[4], "what is downloaded"));
   auto into = std::make_shared<Napi::ObjectReference>(Napi::Persistent(info[3].As<Napi::Object>()));
-  return waitForStream(info.Env(), stream, {}, [&chunk, into, bytes](bool reached) {
+  const auto whenDone = [&chunk, into, bytes](bool reached) {
     chunk.isHeld = false;
     if (!reached) return;
     const Elements target = elements(into->Value(), napi_uint8_array, "the array to download into");
     if (target.bytes != bytes) throw Error("the array to download into has changed its length");
     std::memcpy(target.data, chunk.data, bytes);
-  });
+  };
+  try {
+    return waitForStream(info.Env(), stream, whenDone);
+  } catch (...) {
+    chunk.isHeld = false;
+    throw;
+  }
 }
 
 /// cudaSynchronize(stream): Promise

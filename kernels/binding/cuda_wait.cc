@@ -1,66 +1,74 @@
 #include "cuda_wait.h"
 
+#include <string>
+
 namespace fireq::cuda {
 
 namespace {
 
-class Wait : public Napi::AsyncWorker {
- public:
-  Wait(Napi::Env env, std::shared_ptr<Stream> stream, CUevent event, Napi::ObjectReference kept,
-       std::function<void(bool)> whenDone)
-      : Napi::AsyncWorker(env, "fireq.cuda.wait"),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        stream_(std::move(stream)),
-        event_(event),
-        what_(stream_->waitingText()),
-        kept_(std::move(kept)),
-        whenDone_(std::move(whenDone)) {}
+// Plain Node-API: when an environment is torn down nothing can be settled any more, and node-addon-api's exceptions about
+// that would end the process.
+struct Wait {
+  napi_async_work work = nullptr;
+  napi_deferred deferred = nullptr;
+  std::shared_ptr<Stream> stream;
+  CUevent event = nullptr;
+  std::string what;
+  std::function<void(bool)> whenDone;
+  std::string error;
 
-  ~Wait() override { stream_->device().driver().cuEventDestroy.address(event_); }
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void Execute() override {
-    try {
-      waitForEvent(stream_->device(), event_, what_);
-    } catch (const std::exception& error) {
-      SetError(error.what());
-    }
+  ~Wait() {
+    if (event != nullptr) stream->device().driver().cuEventDestroy.address(event);
   }
-
-  void OnOK() override {
-    const Napi::HandleScope scope(Env());
-    try {
-      if (whenDone_) whenDone_(true);
-      deferred_.Resolve(Env().Undefined());
-    } catch (const std::exception& error) {
-      deferred_.Reject(Napi::Error::New(Env(), error.what()).Value());
-    }
-  }
-
-  void OnError(const Napi::Error& error) override {
-    const Napi::HandleScope scope(Env());
-    if (whenDone_) whenDone_(false);
-    deferred_.Reject(error.Value());
-  }
-
- private:
-  const Napi::Promise::Deferred deferred_;
-  const std::shared_ptr<Stream> stream_;
-  const CUevent event_;
-  const std::string what_;
-  const Napi::ObjectReference kept_;
-  const std::function<void(bool)> whenDone_;
 };
+
+void waitOnThread(napi_env, void* data) {
+  auto* wait = static_cast<Wait*>(data);
+  try {
+    waitForEvent(wait->stream->device(), wait->event, wait->what);
+  } catch (const std::exception& error) {
+    wait->error = error.what();
+  }
+}
+
+void settle(napi_env env, napi_status status, void* data) {
+  const std::unique_ptr<Wait> wait(static_cast<Wait*>(data));
+  try {
+    const bool reached = status == napi_ok && wait->error.empty();
+    if (wait->whenDone) wait->whenDone(reached);
+  } catch (const std::exception& error) {
+    wait->error = error.what();
+  }
+  napi_value result = nullptr;
+  if (wait->error.empty()) {
+    napi_get_undefined(env, &result);
+    napi_resolve_deferred(env, wait->deferred, result);
+  } else {
+    napi_value message = nullptr;
+    napi_create_string_utf8(env, wait->error.c_str(), wait->error.size(), &message);
+    napi_create_error(env, nullptr, message, &result);
+    napi_reject_deferred(env, wait->deferred, result);
+  }
+  napi_delete_async_work(env, wait->work);
+}
 
 }  // namespace
 
-Napi::Promise waitForStream(Napi::Env env, std::shared_ptr<Stream> stream, Napi::ObjectReference kept,
-                            std::function<void(bool)> whenDone) {
-  const CUevent event = stream->end();
-  auto* wait = new Wait(env, std::move(stream), event, std::move(kept), std::move(whenDone));  // deletes itself
-  wait->Queue();
-  return wait->promise();
+Napi::Promise waitForStream(Napi::Env env, std::shared_ptr<Stream> stream, std::function<void(bool)> whenDone) {
+  auto wait = std::make_unique<Wait>();
+  wait->what = stream->waitingText();
+  wait->event = stream->end();
+  wait->stream = std::move(stream);
+  wait->whenDone = std::move(whenDone);
+  napi_value promise = nullptr, name = nullptr;
+  if (napi_create_string_utf8(env, "fireq.cuda.wait", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_promise(env, &wait->deferred, &promise) != napi_ok ||
+      napi_create_async_work(env, nullptr, name, waitOnThread, settle, wait.get(), &wait->work) != napi_ok ||
+      napi_queue_async_work(env, wait->work) != napi_ok) {
+    throw Error("a wait for the GPU could not be started");
+  }
+  wait.release();  // settle takes it back
+  return {env, promise};
 }
 
 }  // namespace fireq::cuda
