@@ -1,10 +1,11 @@
 // Packs what the GPU tests and benchmarks need into one folder, for a machine that has an NVIDIA driver and nothing else:
 // node, the native addon with its kernels, and the tests and benchmarks as one file each.
 //
-//   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node]
+//   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node] [--no-build]
 //
 // Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `test`, `bench --json FILE`, or
 // `sanitize`, the tests under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one.
+// `--no-build` takes the addon as it is.
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -29,6 +30,7 @@ const { values: options } = parseArgs({
   options: {
     out: { type: 'string', default: join(root, '.bundle/gpu') },
     'system-node': { type: 'boolean', default: false },
+    'no-build': { type: 'boolean', default: false },
   },
 })
 const out = resolve(options.out)
@@ -43,7 +45,7 @@ writeRunner()
 report()
 
 function checkAddon() {
-  execute(process.execPath, [join(root, 'scripts/build-native.mjs')])
+  if (!options['no-build']) execute(process.execPath, [join(root, 'scripts/build-native.mjs')])
   if (!existsSync(addon)) fail('the native addon is not built')
   const probe = `const a = require(${JSON.stringify(addon)}); process.stdout.write(a.cudaWhyNoKernels)`
   const why = execute(process.execPath, ['-e', probe])
