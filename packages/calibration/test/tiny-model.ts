@@ -20,7 +20,10 @@ export const tinyConfig: LlamaConfig = {
 }
 
 /** Its weights by name, from a fixed formula; `change` may replace some. */
-export function tinyWeights(change: (name: string, tensor: Tensor) => Tensor = (_, tensor) => tensor) {
+export function tinyWeights(change: (name: string, tensor: Tensor) => Tensor = (_, tensor) => tensor): {
+  asked: string[]
+  tensor: (name: string) => Promise<Tensor>
+} {
   const asked: string[] = []
   const shapes = new Map(llamaTensors(tinyConfig).flatMap(({ tensors }) => tensors.map((t) => [t.name, t.shape])))
   const tensor = async (name: string): Promise<Tensor> => {

@@ -4,7 +4,7 @@ import { BF16_STEP, type Tolerance } from './compare.js'
 import type { OpCase } from './op-case.js'
 import { type Random, values } from './random.js'
 
-export const kvFormats: readonly KvFormat[] = [
+const kvFormats: readonly KvFormat[] = [
   { dtype: 'f32' },
   { dtype: 'bf16' },
   ...(['bf16', 'e4m3'] as const).flatMap((scale) =>

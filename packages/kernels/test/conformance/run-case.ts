@@ -3,7 +3,7 @@ import { resolveShape } from '../../src/program/feeds.js'
 import { firstDifference } from './compare.js'
 import type { OpCase } from './op-case.js'
 
-export async function runCase(backend: Backend, { program, tensors, feeds, kv }: OpCase): Promise<Results> {
+async function runCase(backend: Backend, { program, tensors, feeds, kv }: OpCase): Promise<Results> {
   using weights = await backend.loadWeights(program.weights, async (name) => tensors[name]!)
   using executable = await backend.compile(program, weights)
   using cache = program.kv && kv ? backend.createKvCache(program.kv, kv) : undefined
@@ -14,7 +14,7 @@ const reference = new ReferenceBackend()
 const known = new WeakMap<OpCase, Promise<Results>>()
 
 /** What the reference says; worked out once a case. */
-export function expectedOf(opCase: OpCase): Promise<Results> {
+function expectedOf(opCase: OpCase): Promise<Results> {
   const cached = known.get(opCase) ?? runCase(reference, opCase)
   known.set(opCase, cached)
   return cached

@@ -22,8 +22,14 @@ export function tinyLlama({ compute, fp8, kv }: TinyPlan): Program {
   for (const name of ['queryEnds', 'contextLengths']) p.input(name, 'i32', ['sequences'])
   p.input('pageTable', 'i32', ['sequences', 'pages'])
   p.input('outputRows', 'i32', ['outputs'])
-  p.constant('inverseFrequencies', Float32Array.from({ length: headDim / 2 }, (_, i) => 100 ** ((-2 * i) / headDim)))
-  p.constant('keyScale', Float32Array.from({ length: kvSize }, (_, i) => (i % 5 === 0 ? 0.25 : 1)))
+  p.constant(
+    'inverseFrequencies',
+    Float32Array.from({ length: headDim / 2 }, (_, i) => 100 ** ((-2 * i) / headDim)),
+  )
+  p.constant(
+    'keyScale',
+    Float32Array.from({ length: kvSize }, (_, i) => (i % 5 === 0 ? 0.25 : 1)),
+  )
   const buffer = (name: string, columns: number): string => p.scratch(name, compute, ['tokens', columns])
   const quantized = (x: string, columns: number, groupSize = columns): { x: string; scale?: string } => {
     if (!fp8) return { x }
@@ -94,7 +100,8 @@ export function tinyLlama({ compute, fp8, kv }: TinyPlan): Program {
 export function tinyWeights(random: Random, program: Program): Record<string, Tensor> {
   return Object.fromEntries(
     Object.entries(program.weights).map(([name, { shape }]) => {
-      if (shape.length === 1) return [name, { kind: 'dense', dtype: 'f32', shape, data: new Float32Array(shape[0]!).fill(1) }]
+      if (shape.length === 1)
+        return [name, { kind: 'dense', dtype: 'f32', shape, data: new Float32Array(shape[0]!).fill(1) }]
       if (!name.startsWith('layers')) return [name, dense(random, shape, 'bf16')]
       const scales = new Float32Array((shape[0]! * shape[1]!) / 32).fill(0.03)
       return [name, { ...int4(random, shape as [number, number], 32), groupScale: { dtype: 'f32', data: scales } }]

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from 'vitest'
+import type { Backend } from '../../src/index.js'
 import { singleOp } from '../conformance/op-case.js'
 import { dense, int4, Random, values } from '../conformance/random.js'
-import type { Backend } from '../../src/index.js'
 import { cpuBackends } from './support.js'
 
 // A token's result doesn't depend on the tokens beside it. One exception, stated in kernels/cpu/ops/linear.cc: FP8 tokens

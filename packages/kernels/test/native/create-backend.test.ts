@@ -8,7 +8,9 @@ describe('createBackend', () => {
   it('makes what it is asked for, or says why not', () => {
     expect(createBackend('reference').name).toBe('reference')
     expect(() => createBackend('cuda')).toThrow(BackendError)
-    expect(() => createBackend('gpu' as 'cpu')).toThrow("Expected auto, reference, cpu or cuda for the backend but received 'gpu'")
+    expect(() => createBackend('gpu' as 'cpu')).toThrow(
+      "Expected auto, reference, cpu or cuda for the backend but received 'gpu'",
+    )
   })
 
   it('reports every backend, each usable or with a reason', () => {

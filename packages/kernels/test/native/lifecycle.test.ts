@@ -24,8 +24,7 @@ describeNative('a run', () => {
   const backend = hasAddon ? new CpuBackend({ threads: 2, isa: 'plain' }) : (undefined as never)
   const program = longProgram(40)
   const tensor = dense(new Random(1), [512, 512], 'bf16')
-  const compiled = async () =>
-    backend.compile(program, await backend.loadWeights(program.weights, async () => tensor))
+  const compiled = async () => backend.compile(program, await backend.loadWeights(program.weights, async () => tensor))
 
   it('leaves the event loop alone', async () => {
     using executable = await compiled()
@@ -86,7 +85,8 @@ describeNative('a run', () => {
 })
 
 describeNative('a hundred times', () => {
-  const status = (key: string): number => Number(/\d+/.exec(readFileSync('/proc/self/status', 'utf8').split(`${key}:`)[1]!)![0])
+  const status = (key: string): number =>
+    Number(/\d+/.exec(readFileSync('/proc/self/status', 'utf8').split(`${key}:`)[1]!)![0])
   const megabytes = (): number => status('VmRSS') / 1024
 
   it('loading and disposing leaves memory and threads as they were', async () => {

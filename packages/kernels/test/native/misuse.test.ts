@@ -147,7 +147,18 @@ describeNative('wrong calls of the addon itself', () => {
   it('objects that aren’t handles, or are other handles', () => {
     const backend = addon.createBackend({ threads: 1, isa: 'plain', poison: false })
     const weight = addon.createVector('f32', Float32Array.of(1))
-    for (const value of [undefined, null, 1, 'x', {}, [], () => 1, Object.create(backend), new Proxy(backend, {}), weight]) {
+    for (const value of [
+      undefined,
+      null,
+      1,
+      'x',
+      {},
+      [],
+      () => 1,
+      Object.create(backend),
+      new Proxy(backend, {}),
+      weight,
+    ]) {
       expect(() => addon.packRows(wrong(value), weight, 0, Float32Array.of(1))).toThrow('expected a backend')
     }
     expect(() => addon.packRows(backend, wrong(backend), 0, Float32Array.of(1))).toThrow('expected a weight')
@@ -189,8 +200,10 @@ describeNative('wrong calls of the addon itself', () => {
     const backend = addon.createBackend({ threads: 1, isa: 'plain', poison: false })
     const buffers = [{ name: 'x', dtype: 'f32', role: 'input', shape: [-1, 4] }]
     const op = (operands: object[], kind = 'tap') => ({ kind, operands, attributes: {} })
-    const compile = (program: object, weights: unknown = []) => () =>
-      addon.compile(backend, wrong({ name: 'p', buffers, constants: [], ops: [], ...program }), wrong(weights))
+    const compile =
+      (program: object, weights: unknown = []) =>
+      () =>
+        addon.compile(backend, wrong({ name: 'p', buffers, constants: [], ops: [], ...program }), wrong(weights))
     expect(compile({ ops: [op([], 'conv')] })).toThrow("no kernel for 'conv'")
     expect(compile({ ops: [op([{ role: 'x', kind: 'buffer', index: 1 }])] })).toThrow('outside of 1')
     expect(compile({ buffers: [{ ...buffers[0], shape: [-9] }] })).toThrow('dimension')

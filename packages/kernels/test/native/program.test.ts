@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, it } from 'vitest'
+import { type Backend, type Feeds, ReferenceBackend } from '../../src/index.js'
 import { firstDifference, within } from '../conformance/compare.js'
 import { Random } from '../conformance/random.js'
 import { type TinyPlan, tinyLlama, tinyStep, tinyWeights } from '../conformance/tiny-llama.js'
-import { type Backend, type Feeds, ReferenceBackend } from '../../src/index.js'
 import { cpuBackends } from './support.js'
 
 // Whole programs: every op, its fusions, pages in disorder, sequences that come in pieces and side by side.
@@ -66,7 +66,10 @@ describe.each(backends)('a decoder on $name', ({ backend }) => {
   it('gives the same bits for a prompt in pieces, beside others, and whole', async () => {
     const plan = plans[0]!
     const whole = [a, b].map(({ ids, pages }) => tinyStep([{ tokens: ids, past: 0, pages }], pageSize))
-    const [[first, second], pieces] = await Promise.all([logitsOf(backend, plan, whole), logitsOf(backend, plan, steps)])
+    const [[first, second], pieces] = await Promise.all([
+      logitsOf(backend, plan, whole),
+      logitsOf(backend, plan, steps),
+    ])
     const row = (logits: Float32Array, i: number): Float32Array => logits.subarray(i * 50, (i + 1) * 50)
     for (let i = 0; i < 6; i++) expect(row(pieces[0]!, i)).toEqual(row(first!, i))
     for (let i = 0; i < 4; i++) expect(row(pieces[1]!, i)).toEqual(row(first!, 6 + i))
@@ -101,10 +104,7 @@ describe.each(backends)('on $name, threads', ({ isa }) => {
   it('change nothing in the bits', async () => {
     const results = await Promise.all(
       [1, 2, 5].map(async (threads) => {
-        const [{ backend }] = cpuBackends({ threads, poison: true }).filter((other) => other.isa === isa) as [
-          { backend: Backend },
-        ]
-        using own = backend
+        using own = cpuBackends({ threads, poison: true }).find((other) => other.isa === isa)!.backend
         return await logitsOf(own, plans[2]!, steps)
       }),
     )

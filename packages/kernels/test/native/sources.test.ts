@@ -24,7 +24,9 @@ describe('native sources', () => {
     const nm = spawnSync('nm', ['--version'])
     if (objects.length === 0 || nm.status !== 0) return context.skip('no object files or no nm here')
     const { stdout } = spawnSync('nm', ['-C', '--defined-only', ...objects], { encoding: 'utf8', maxBuffer: 1 << 28 })
-    const weak = stdout.split('\n').filter((line) => / [WVu] /.test(line) && !/ fireq::(Avx2|Avx512|Avx512Emulated)::/.test(line))
+    const weak = stdout
+      .split('\n')
+      .filter((line) => / [WVu] /.test(line) && !/ fireq::(Avx2|Avx512|Avx512Emulated)::/.test(line))
     const shared = weak.map((line) => line.replace(/^.*? [WVu] /, '')).filter((name) => !harmless(name))
     expect([...new Set(shared)]).toEqual([])
     expect(stdout.split('\n').filter((line) => INITIALIZER.test(line))).toEqual([])
