@@ -14,7 +14,7 @@ const provenance: Provenance = {
   seconds: 1.5,
   commit: '0123456789abcdef',
   dirty: true,
-  machine: { cpu: 'a processor', cores: 2, memoryGiB: 8, node: 'v20.17.0' },
+  machine: { cpu: 'a processor', cores: 2, memoryGiB: 8, node: 'v20.17.0', load: 1.5 },
   backend: { name: 'reference', description: 'slow' },
 }
 

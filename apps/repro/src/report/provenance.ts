@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { availableParallelism, cpus, totalmem } from 'node:os'
+import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Backend } from '@fireq/kernels'
@@ -15,7 +15,14 @@ export interface Provenance {
   readonly commit?: string
   /** Whether there were changes that aren't in the commit. */
   readonly dirty?: boolean
-  readonly machine: { readonly cpu: string; readonly cores: number; readonly memoryGiB: number; readonly node: string }
+  readonly machine: {
+    readonly cpu: string
+    readonly cores: number
+    readonly memoryGiB: number
+    readonly node: string
+    /** Load average over the last minute, at the end: above `cores`, `seconds` tells little. */
+    readonly load: number
+  }
   readonly backend: { readonly name: string; readonly description: string }
 }
 
@@ -31,6 +38,7 @@ export function provenanceOf(experiment: string, backend: Backend, began: Date):
       cores: availableParallelism(),
       memoryGiB: Math.round(totalmem() / 2 ** 30),
       node: process.version,
+      load: Math.round(loadavg()[0] * 10) / 10,
     },
     backend: { name: backend.name, description: backend.description },
   }
@@ -39,7 +47,7 @@ export function provenanceOf(experiment: string, backend: Backend, began: Date):
 /** One line for people. */
 export function describeProvenance({ commit, dirty, machine, backend, date, seconds }: Provenance): string {
   const code = commit ? `commit ${commit.slice(0, 12)}${dirty ? ' with local changes' : ''}` : 'no commit'
-  return `${date.slice(0, 10)}, ${code}, ${machine.cores} × ${machine.cpu}, Node ${machine.node.slice(1)}, ${backend.name} backend (${backend.description}), ${seconds} s`
+  return `${date.slice(0, 10)}, ${code}, ${machine.cores} × ${machine.cpu}, load ${machine.load}, Node ${machine.node.slice(1)}, ${backend.name} backend (${backend.description}), ${seconds} s`
 }
 
 function commitOf(dir: string): Pick<Provenance, 'commit' | 'dirty'> {
