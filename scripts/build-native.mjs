@@ -33,7 +33,6 @@ function missingCmake() {
 }
 
 function missingCompiler() {
-  // biome-ignore lint/suspicious/noUndeclaredEnvVars: declared in the package whose build this is
   const wanted = process.env.CXX // where cmake looks first
   const compilers = wanted ? [wanted] : ['c++', 'g++', 'clang++']
   if (compilers.some((compiler) => compiles(compiler))) return []

@@ -18,7 +18,6 @@ bool isBuilt(Isa isa) {
   return std::any_of(__start_fireq_ops, __stop_fireq_ops, [isa](const OpEntry* entry) { return entry->isa == isa; });
 }
 
-
 bool machineHas(Isa isa) {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -5,7 +5,13 @@
 namespace fireq::FIREQ_ISA {
 
 /// Rows of activations that meet a 16-wide panel at once: as many as the registers hold accumulators for.
-constexpr int kRows = kWidth == 16 ? 12 : kWidth == 8 ? 6 : 2;
+#if defined(__AVX512F__)
+constexpr int kRows = 12;
+#elif defined(__AVX2__) && FIREQ_WIDTH == 8
+constexpr int kRows = 6;
+#else
+constexpr int kRows = 2;  // plain; emulated AVX-512 has no registers to spare either, and compiles faster
+#endif
 
 /// sums[r] += Σₖ x[r·rowStride + k·step] · panel[k·panelStride … + 16], k ascending: the inner loop of every matrix
 /// product. A row's sum doesn't depend on the rows beside it.

@@ -37,17 +37,17 @@ const kv = backend.createKvCache(kvSpec, { pages: PAGES, pageSize: PAGE_SIZE })
 console.log(`${(weights.bytes / 1e6).toFixed(0)} MB of weights packed in ${loadSeconds.toFixed(1)} s`)
 
 const ids = Array.from({ length: PROMPT }, (_, i) => (i * 7919) % config.vocabSize)
-await executable.run(step([1], 1, PAGE_SIZE, PAGES), { kv })
+await executable.run(step([1], 1, PAGES), { kv })
 globalThis.gc?.()
 const residentDecoding = resident() - residentBefore
 
 const rounds = []
 for (let i = 0; i < Number(args.repeats); i++) {
   const peak = await backend.measurePeak()
-  const [prefill] = await timed(() => executable.run(step(ids, PROMPT, PAGE_SIZE, PAGES), { kv }))
+  const [prefill] = await timed(() => executable.run(step(ids, PROMPT, PAGES), { kv }))
   const steps = []
   for (let n = 0; n < 16; n++) {
-    steps.push((await timed(() => executable.run(step([1], PROMPT + 1 + n, PAGE_SIZE, PAGES), { kv })))[0])
+    steps.push((await timed(() => executable.run(step([1], PROMPT + 1 + n, PAGES), { kv })))[0])
   }
   rounds.push({ peak, prefill, decode: median(steps), decodeBest: Math.min(...steps) })
 }

@@ -126,7 +126,7 @@ export function randomWeight(shape, inLayers) {
 }
 
 /** A step of one sequence whose pages lie in order. */
-export function step(tokens, context, pageSize, pages) {
+export function step(tokens, context, pages) {
   const count = tokens.length
   const positions = Int32Array.from({ length: count }, (_, i) => context - count + i)
   return {

@@ -20,7 +20,7 @@ describe('native sources', () => {
   })
 
   it('compiled for one instruction set leave nothing that others might run: no inline functions, no initializers', (context) => {
-    const objects = filesUnder('build/native', /fireq_Avx.*\.o$/)
+    const objects = filesUnder('build/native', /fireq_Avx(2|512)\.dir.*\.o$/)
     const nm = spawnSync('nm', ['--version'])
     if (objects.length === 0 || nm.status !== 0) return context.skip('no object files or no nm here')
     const { stdout } = spawnSync('nm', ['-C', '--defined-only', ...objects], { encoding: 'utf8', maxBuffer: 1 << 28 })
