@@ -3,6 +3,8 @@
 // Each sum runs block by block along K: a block's products in order of k, then total += scale · block. That order is the
 // same for every number of tokens and threads, so a token's result doesn't depend on its batch: with one exception, up to
 // three FP8 tokens with INT4 weights take the integer path, whose block sums are exact.
+//
+// A NaN in x makes its token's results NaN. An infinity does too with INT4 weights (the reference may give an infinity).
 
 #include "../core/registry.h"
 #include "linear/fused.h"

@@ -1,8 +1,8 @@
 import type { KvFormat } from '@fireq/formats'
 import { type Feeds, type Program, ProgramBuilder } from '../../src/index.js'
-import { BF16_STEP, type Tolerance } from './compare.js'
+import { BF16_STEP, exact, within } from './compare.js'
 import type { OpCase } from './op-case.js'
-import { type Random, values } from './random.js'
+import { fills, type Random, values } from './random.js'
 
 const kvFormats: readonly KvFormat[] = [
   { dtype: 'f32' },
@@ -23,10 +23,50 @@ interface Shape {
  * contexts hold from before is stored by the same program's first op (`pastK`, `pastV`).
  *
  * Tolerance: 2⁻¹⁵ of the largest value for FP32 probabilities. An FP8 probability that is a little off may round the other
- * way, a sixteenth of it at most: 2⁻⁵ of the largest value.
+ * way, a sixteenth of it at most: 2⁻⁵ of the largest value, for one result in ten at most.
  */
 export function attentionCases(random: Random): OpCase[] {
-  return kvFormats.flatMap((format) => Array.from({ length: 5 }, (_, i) => attentionCase(random, format, i)))
+  return kvFormats.flatMap((format) => [
+    ...Array.from({ length: 5 }, (_, i) => attentionCase(random, format, i)),
+    ...Array.from({ length: 4 }, () => readBackCase(random, format)),
+  ])
+}
+
+/** A context of one token gives its value back as the cache holds it, to the bit: the rounding of every format. */
+function readBackCase(random: Random, format: KvFormat): OpCase {
+  const headDim = random.pick([2, 30, 64, 96, 128, 136])
+  const count = 12
+  const v = new Float32Array(count * headDim)
+  for (let t = 0; t < count; t++) {
+    // Scales of 1, ½, … make halves ties; then everything else a row may be.
+    const ties = Float32Array.from({ length: headDim }, () => random.int(-14, 15) / 2)
+    const unit = 2 ** random.int(-3, 3)
+    const row = t % 2 === 0 ? ties.map((x) => x * unit) : values(random, headDim, 'f32', random.pick(fills))
+    if (t % 2 === 0) row.set([7 * unit, -7 * unit])
+    if (t === 9) row[0] = random.pick([Number.NaN, Infinity, -Infinity])
+    v.set(row, t * headDim)
+  }
+  const each = Int32Array.from({ length: count }, (_, t) => t)
+  const shape = { numAttentionHeads: 1, numKeyValueHeads: 1, headDim }
+  return {
+    name: `storeKv ${JSON.stringify(format)} heads of ${headDim}, read back`,
+    program: attentionProgram(shape, format, 'f32', 'f32', 'f32'),
+    tensors: {},
+    feeds: {
+      q: new Float32Array(count * headDim),
+      k: new Float32Array(count * headDim),
+      v,
+      pastK: new Float32Array(0),
+      pastV: new Float32Array(0),
+      slots: each,
+      pastSlots: new Int32Array(0),
+      queryEnds: each.map((t) => t + 1),
+      contextLengths: new Int32Array(count).fill(1),
+      pageTable: each,
+    },
+    kv: { pages: count, pageSize: 1 },
+    tolerances: { out: exact },
+  }
 }
 
 function attentionCase(random: Random, format: KvFormat, i: number): OpCase {
@@ -49,8 +89,8 @@ function attentionCase(random: Random, format: KvFormat, i: number): OpCase {
   const { feeds, pages } = makeBatch(random, shape, past, queries, pageSize, qType, random.next() < 0.2)
   const largest = [...feeds.v!, ...feeds.pastV!].reduce((most, v) => Math.max(most, Math.abs(v) || 0), 0)
   const step = out === 'bf16' ? BF16_STEP : 0
-  const slack = (probabilities === 'e4m3' ? 2 ** -5 : 2 ** -15) * largest
-  const tolerance: Tolerance = (expected) => slack + step * Math.abs(expected)
+  const near = within(step, 2 ** -15 * largest)
+  const tolerance = probabilities === 'e4m3' ? { all: within(step, 2 ** -5 * largest), most: near } : near
   return {
     name: `attention ${JSON.stringify(format)} ${JSON.stringify(shape)} past ${past} new ${queries} pages of ${pageSize} ${qType} ${probabilities} → ${out}`,
     program: attentionProgram(shape, format, qType, out, probabilities),

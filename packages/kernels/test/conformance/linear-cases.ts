@@ -31,6 +31,7 @@ function linearCase(random: Random, kind: (typeof weightKinds)[number], tokens: 
   const out = random.pick(['f32', 'bf16'] as const)
   const [hasBias, hasResidual] = [random.next() < 0.3, random.next() < 0.3]
   const x = values(random, tokens * columns, dtype, fill)
+  if (x.length > 0 && random.next() < 0.2) x[random.int(0, x.length - 1)] = Number.NaN // that token's results, no others
   const xScale = dtype === 'e4m3' && values(random, tokens).map((v) => Math.abs(v) / 100)
   const residual = hasResidual && values(random, tokens * rows, out)
   const bias = hasBias && dense(random, [rows], random.pick(['f32', 'bf16', 'f16'] as const))

@@ -8,7 +8,7 @@ import {
   type Program,
   ProgramBuilder,
 } from '../../src/index.js'
-import type { Tolerance } from './compare.js'
+import type { Tolerance, TwoTolerances } from './compare.js'
 
 /** One run of a small program that every backend must give the reference's results for. */
 export interface OpCase {
@@ -18,7 +18,7 @@ export interface OpCase {
   readonly feeds: Feeds
   readonly kv?: { readonly pages: number; readonly pageSize: number }
   /** By output. */
-  readonly tolerances: Readonly<Record<string, Tolerance>>
+  readonly tolerances: Readonly<Record<string, Tolerance | TwoTolerances>>
 }
 
 type BufferList = Readonly<Record<string, readonly [BufferDType, ...Dim[]]>>
