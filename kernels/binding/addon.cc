@@ -85,9 +85,11 @@ Napi::Value createVector(const Info& info) {
                                                                     static_cast<int64_t>(values.count), values.data)));
 }
 
-std::shared_ptr<std::vector<char>> copyOf(const Elements& from) {
-  const auto* bytes = static_cast<const char*>(from.data);
-  return std::make_shared<std::vector<char>>(bytes, bytes + from.bytes);
+/// Memory of its own, not the heap's, so that nothing of it stays behind.
+std::shared_ptr<Memory> copyOf(const Elements& from) {
+  auto copy = std::make_shared<Memory>(from.bytes);
+  std::memcpy(copy->data(), from.data, from.bytes);
+  return copy;
 }
 
 /// packRows(backend, weight, firstRow, values): Promise; packRows(…, codes, scales, scaleType, groupSize) for INT4.
@@ -111,7 +113,7 @@ Napi::Value packRows(const Info& info) {
     const auto data = copyOf(values);
     return backend->submit(info.Env(), neverStopped(), {}, [=](Pool& pool, const std::atomic<bool>& stop) {
       pool.parallelFor((rows + kTile - 1) / kTile, &stop, [&](int64_t tile, int) {
-        packDenseTile(*weight, firstTile + tile, data->data() + tile * kTile * rowBytes);
+        packDenseTile(*weight, firstTile + tile, static_cast<const char*>(data->data()) + tile * kTile * rowBytes);
       });
     });
   }
@@ -139,8 +141,8 @@ Napi::Value packRows(const Info& info) {
   const auto scaleData = copyOf(scales);
   return backend->submit(info.Env(), neverStopped(), {}, [=](Pool& pool, const std::atomic<bool>& stop) {
     pool.parallelFor((rows + kTile - 1) / kTile, &stop, [&](int64_t tile, int) {
-      const auto* tileCodes = reinterpret_cast<const uint8_t*>(codeData->data()) + tile * kTile * columns / 2;
-      const char* tileScales = scaleData->data() + tile * kTile * groups * scaleBytes;
+      const auto* tileCodes = static_cast<const uint8_t*>(codeData->data()) + tile * kTile * columns / 2;
+      const char* tileScales = static_cast<const char*>(scaleData->data()) + tile * kTile * groups * scaleBytes;
       packInt4Tile(*weight, firstTile + tile, {tileCodes, tileScales, type, groupSize});
     });
   });

@@ -4,6 +4,8 @@ import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { CpuBackend } from '@fireq/kernels'
 import { config, kvSpec, layerWeights, llamaProgram, randomWeight, step } from './llama.mjs'
 
@@ -25,6 +27,7 @@ const backend = new CpuBackend({
   ...(args.isa && { isa: args.isa }),
 })
 console.log(`${cpus()[0]?.model}, ${backend.description}`)
+await collectGarbage()
 const residentBefore = resident()
 const program = llamaProgram()
 const [loadSeconds, weights] = await timed(() =>
@@ -38,7 +41,7 @@ console.log(`${(weights.bytes / 1e6).toFixed(0)} MB of weights packed in ${loadS
 
 const ids = Array.from({ length: PROMPT }, (_, i) => (i * 7919) % config.vocabSize)
 await executable.run(step([1], 1, PAGES), { kv })
-globalThis.gc?.()
+await collectGarbage()
 const residentDecoding = resident() - residentBefore
 
 const rounds = []
@@ -99,6 +102,16 @@ function checkpointBytes() {
 
 function allWeightBytes() {
   return checkpointBytes() + config.vocabSize * config.hiddenSize * 2 // the embedding
+}
+
+/** The tensors that weights were packed from are garbage, which V8 would keep as long as there is room. */
+async function collectGarbage() {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc')
+  for (let i = 0; i < 3; i++) {
+    collect()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
 }
 
 function resident() {
