@@ -2,7 +2,7 @@
 // Without CMake or a C++20 compiler it says what is missing and succeeds: the TypeScript backend needs neither.
 // `--asan` builds a second copy with AddressSanitizer into build/native-asan instead.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,23 +19,38 @@ if (platform === undefined) {
 const packageDir = join(root, 'packages/kernels/npm', platform)
 const buildDir = join(root, 'build', asan ? 'native-asan' : 'native', platform)
 
-const missing = [...missingCmake(), ...missingCompiler()]
+const compiler = findCompiler()
+const missing = [...missingCmake(), ...missingMake(), ...missingCompiler()]
 if (missing.length > 0) giveUp(missing.join('\n'))
 build()
 
 function missingCmake() {
-  const { status } = spawnSync('cmake', ['--version'], { stdio: 'ignore' })
-  if (status === 0) return []
+  const { status, stdout } = spawnSync('cmake', ['--version'], { encoding: 'utf8' })
+  const [, major, minor] = (status === 0 && /version (\d+)\.(\d+)/.exec(stdout)) || []
+  if (Number(major) > 3 || (Number(major) === 3 && Number(minor) >= 18)) return []
   return [
-    'CMake (3.18 or later) is missing. To get it: sudo apt install cmake (Debian, Ubuntu), sudo dnf install cmake (Fedora),',
-    'brew install cmake (macOS), pip install cmake (anywhere).',
+    `CMake 3.18 or later is missing${major ? `: this is ${major}.${minor}` : ''}. To get it: sudo apt install cmake (Debian,`,
+    'Ubuntu), sudo dnf install cmake (Fedora), brew install cmake (macOS), pip install cmake (anywhere).',
   ]
 }
 
+function missingMake() {
+  const found = ['ninja', 'make'].some((tool) => spawnSync(tool, ['--version'], { stdio: 'ignore' }).status === 0)
+  return found
+    ? []
+    : [
+        'Ninja or make is missing. To get one: sudo apt install ninja-build, sudo dnf install ninja-build, brew install ninja.',
+      ]
+}
+
+function findCompiler() {
+  const wanted = process.env.CXX
+  return (wanted ? [wanted] : ['c++', 'g++', 'clang++']).find((name) => compiles(name))
+}
+
 function missingCompiler() {
-  const wanted = process.env.CXX // where cmake looks first
-  const compilers = wanted ? [wanted] : ['c++', 'g++', 'clang++']
-  if (compilers.some((compiler) => compiles(compiler))) return []
+  if (compiler !== undefined) return []
+  const wanted = process.env.CXX
   return [
     `A C++20 compiler (GCC 11, Clang 14 or later) is missing${wanted ? `: CXX=${wanted} builds no test program` : ''}. To get it:`,
     'sudo apt install g++ (Debian, Ubuntu), sudo dnf install gcc-c++ (Fedora), xcode-select --install (macOS).',
@@ -58,12 +73,13 @@ function compiles(compiler) {
 function build() {
   const require = createRequire(join(packageDir, 'package.json'))
   const cmakeJs = join(require.resolve('cmake-js/package.json'), '../bin/cmake-js')
+  dropStaleBuild()
   mkdirSync(buildDir, { recursive: true })
   const outputDir = asan ? buildDir : packageDir
   const args = ['build', '--directory', packageDir, '--out', buildDir, '--config', 'Release', '--log-level', 'error']
   args.push(`--CDFIREQ_OUTPUT_DIR=${outputDir}`, `--CDFIREQ_ASAN=${asan ? 'ON' : 'OFF'}`)
-  // cmake-js configures once; when its last attempt failed, or the tree was moved, start over.
-  const { status, stdout, stderr } = spawnSync(process.execPath, [cmakeJs, ...args], { encoding: 'utf8' })
+  const env = { ...process.env, CXX: compiler }
+  const { status, stdout, stderr } = spawnSync(process.execPath, [cmakeJs, ...args], { encoding: 'utf8', env })
   if (status !== 0) {
     process.stdout.write(stdout)
     process.stderr.write(stderr)
@@ -78,6 +94,16 @@ function build() {
   console.log(`fireq: native addon ready: ${addon.slice(root.length)}`)
   const why = asan ? '' : require(addon).cudaWhyNoKernels
   if (why !== '') console.log(`fireq: ${why}`)
+}
+
+/** CMake remembers paths: a build of a tree that was moved, or by a compiler that is gone, can't be continued. */
+function dropStaleBuild() {
+  const cacheFile = join(buildDir, 'CMakeCache.txt')
+  if (!existsSync(cacheFile)) return
+  const cache = readFileSync(cacheFile, 'utf8')
+  const remembered = (name) => new RegExp(`^${name}:\\w+=(.*)$`, 'm').exec(cache)?.[1] ?? ''
+  if (remembered('CMAKE_HOME_DIRECTORY') === packageDir && existsSync(remembered('CMAKE_CXX_COMPILER'))) return
+  rmSync(buildDir, { recursive: true, force: true })
 }
 
 function giveUp(reason) {
