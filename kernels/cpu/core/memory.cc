@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -11,9 +12,37 @@
 #else
 #define FIREQ_HEAP 0
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace fireq {
+
+#if !FIREQ_HEAP
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+void* mapPages(size_t bytes) {
+  void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return pages == MAP_FAILED ? nullptr : pages;
+}
+
+/// Begins at a huge page's bounds, so that all of it but the end can lie in some: weights are read faster for it.
+void* mapHugePages(size_t bytes) {
+  const size_t whole = alignUp(bytes, static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+  auto* const pages = static_cast<char*>(mapPages(whole + kHugePage));
+  if (pages == nullptr) return nullptr;
+  const size_t before = alignUp(reinterpret_cast<uintptr_t>(pages), kHugePage) - reinterpret_cast<uintptr_t>(pages);
+  if (before > 0) munmap(pages, before);
+  if (before < kHugePage) munmap(pages + before + whole, kHugePage - before);
+#ifdef MADV_HUGEPAGE
+  madvise(pages + before, whole, MADV_HUGEPAGE);
+#endif
+  return pages + before;
+}
+
+}  // namespace
+#endif
 
 Memory::Memory(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
@@ -21,11 +50,7 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
   data_ = std::aligned_alloc(kCacheLine, alignUp(bytes));
   if (data_ != nullptr) std::memset(data_, 0, bytes);
 #else
-  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  data_ = mapped == MAP_FAILED ? nullptr : mapped;
-#ifdef MADV_HUGEPAGE
-  if (data_ != nullptr && bytes >= (size_t{8} << 20)) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
+  data_ = bytes < kHugePage ? mapPages(bytes) : mapHugePages(bytes);
 #endif
   if (data_ == nullptr) {
     bytes_ = 0;

@@ -80,6 +80,28 @@ FIREQ_INLINE void withRows(int64_t count, Body&& body) {
   }
 }
 
+/// `rows` cut into equal steps of at most kRows: a small rest would wait for its own multiply-adds.
+int64_t rowStep(int64_t rows) {
+  const int64_t steps = (rows + kRows - 1) / kRows;
+  return (rows + steps - 1) / steps;
+}
+
+float largestOf(const float* values, int64_t count) {
+  Row16 most;
+  for (VF& part : most.part) part = splat(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const Row16 next = load16(values + i);
+    for (int p = 0; p < kParts; p++) most.part[p] = next.part[p] > most.part[p] ? next.part[p] : most.part[p];
+  }
+  float lanes[16];
+  store16(lanes, most);
+  float best = -__builtin_inff();
+  for (const float lane : lanes) best = lane > best ? lane : best;
+  for (; i < count; i++) best = values[i] > best ? values[i] : best;
+  return best;
+}
+
 void loadQueries(const Attention& a, const Block& block, float* q) {
   const int64_t size = static_cast<int64_t>(sizeOf(a.q.dtype));
   for (int64_t r = 0; r < block.rows; r++) {
@@ -90,8 +112,9 @@ void loadQueries(const Attention& a, const Block& block, float* q) {
 
 /// Scores of 16 keys, of which `count` exist, at `position`; −∞ where a row can't see.
 void scoreTile(const Attention& a, const Block& block, const Room& room, int64_t position, int64_t count) {
-  for (int64_t first = 0; first < block.rows; first += kRows) {
-    const int64_t rows = std::min<int64_t>(kRows, block.rows - first);
+  const int64_t step = rowStep(block.rows);
+  for (int64_t first = 0; first < block.rows; first += step) {
+    const int64_t rows = std::min(step, block.rows - first);
     if (position >= block.visible(a, first + rows - 1)) {
       for (int64_t r = first; r < first + rows; r++) {
         std::fill_n(room.scores + r * room.stride + position, count, -__builtin_inff());
@@ -107,11 +130,15 @@ void scoreTile(const Attention& a, const Block& block, const Room& room, int64_t
         const float scale =
             a.qScale == nullptr ? a.softmaxScale
                                 : a.qScale[block.token(a, r) * a.heads + block.head(a, r)] * a.softmaxScale;
-        float lanes[16];
         for (int p = 0; p < kParts; p++) dots[i].part[p] *= scale;
-        store16(lanes, dots[i]);
         const int64_t seen = std::clamp<int64_t>(block.visible(a, r) - position, 0, count);
         float* to = room.scores + r * room.stride + position;
+        if (seen == 16) {
+          store16(to, dots[i]);
+          continue;
+        }
+        float lanes[16];
+        store16(lanes, dots[i]);
         for (int64_t lane = 0; lane < seen; lane++) to[lane] = lanes[lane];
         for (int64_t lane = seen; lane < count; lane++) to[lane] = -__builtin_inff();
       }
@@ -140,9 +167,7 @@ void scoreChunk(const Attention& a, const Block& block, const Room& room, int64_
   for (int64_t r = 0; r < block.rows; r++) {
     float* scores = room.scores + r * room.stride;
     if (position == block.lastVisible(a)) std::fill_n(scores + position, 16, -__builtin_inff());
-    float best = -__builtin_inff();
-    for (int64_t p = begin; p < position; p++) best = scores[p] > best ? scores[p] : best;
-    room.largest[chunk * block.rows + r] = best;
+    room.largest[chunk * block.rows + r] = largestOf(scores + begin, position - begin);
   }
 }
 
@@ -178,7 +203,7 @@ void weighChunk(const Attention& a, const Block& block, const Room& room, int64_
     }
     // Rows that don't see all of these values stop early: a masked value may be NaN, and 0·NaN isn't 0.
     const bool all = block.visible(a, 0) >= position + count;
-    const int64_t step = all ? kRows : 1;
+    const int64_t step = all ? rowStep(block.rows) : 1;
     for (int64_t first = 0; first < block.rows; first += step) {
       const int64_t rows = std::min<int64_t>(step, block.rows - first);
       const int64_t seen = all ? count : std::clamp<int64_t>(block.visible(a, first) - position, 0, count);

@@ -41,7 +41,7 @@ struct Epilogue {
 };
 
 /// Asks for the weights that a row of words' reader needs some 4 KiB later: hardware alone stops at page ends.
-FIREQ_INLINE void prefetchWeights(const uint32_t* words) { __builtin_prefetch(words + 1024); }
+FIREQ_INLINE void prefetchWeights(const uint32_t* words) { __builtin_prefetch(words + 1024, 0, 2); }
 
 /// body(tile) for every tile of a weight, neighbouring tiles on one thread.
 template <class Body>
