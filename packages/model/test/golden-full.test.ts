@@ -41,10 +41,26 @@ async function measure(ids: Int32Array, window: number, change: (source: LoadSou
   return await perplexity(model, tokenWindows(ids, window))
 }
 
+async function heldOutNovels(): Promise<Int32Array> {
+  const text = execFileSync('xz', ['-dc', novels.path], { maxBuffer: 2 ** 28 }).toString('utf8')
+  return await encodeInPieces(Array.from(text).slice(-HELD_OUT).join(''))
+}
+
 describe.skipIf(skip)('perplexities in full (FIREQ_SLOW_TESTS=1, a native backend, and the test data)', () => {
+  test.each(Object.entries(golden.validation_ppl))(
+    'held-out novels, windows of %s',
+    async (window, { ppl, windows }) => {
+      const ids = await heldOutNovels()
+      expect(Math.floor(ids.length / Number(window))).toBe(windows)
+      const measured = await measure(ids, Number(window), (source) => source)
+      console.log(`held-out novels, windows of ${window}: perplexity ${measured}, golden ${ppl}`)
+      expect(Math.abs(measured / ppl - 1)).toBeLessThan(1e-3)
+    },
+    3_600_000,
+  )
+
   test('held-out novels, with Llama 3.1 RoPE scaling', async () => {
-    const text = execFileSync('xz', ['-dc', novels.path], { maxBuffer: 2 ** 28 }).toString('utf8')
-    const ids = await encodeInPieces(Array.from(text).slice(-HELD_OUT).join(''))
+    const ids = await heldOutNovels()
     const { rope_parameters, validation_ppl_1024, windows } = golden.llama3_rope_scaling
     expect(Math.floor(ids.length / 1024)).toBe(windows)
     const scaling = {

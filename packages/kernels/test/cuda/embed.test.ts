@@ -8,7 +8,9 @@ import { loadAddon } from '../../src/native/load.js'
 
 const script = fileURLToPath(new URL('../../../../kernels/cuda/embed.cmake', import.meta.url))
 const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc'].find((name) => spawnSync(name, ['--version']).status === 0)
-if (nvcc === undefined) console.log("skipped: the build's check on kernels: nvcc wasn't found")
+const cmake = spawnSync('cmake', ['--version']).status === 0
+const missing = nvcc === undefined ? 'nvcc' : cmake ? undefined : 'CMake'
+if (missing !== undefined) console.log(`skipped: the build's check on kernels: ${missing} wasn't found`)
 
 const spilling = `extern "C" __global__ void __launch_bounds__(1024) spilling(float* x) {
   float v[128];
@@ -23,7 +25,7 @@ const indexed = `extern "C" __global__ void indexed(float* x, const int* at) {
 }`
 const fine = `extern "C" __global__ void fine(float* x) { x[threadIdx.x] *= 2; }`
 
-describe.skipIf(nvcc === undefined)("the build's check on kernels", () => {
+describe.skipIf(missing !== undefined)("the build's check on kernels", () => {
   let folder: string
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'fireq-embed-'))

@@ -1,21 +1,30 @@
-import { afterAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+
 import { CudaDevice } from '../../src/cuda/device.js'
-import { requireAddon } from '../../src/native/load.js'
-import { nothing } from './fake-driver/fake-driver.js'
+import type { CudaBuffer } from '../../src/cuda/resources.js'
+import type { CudaStream } from '../../src/cuda/stream.js'
+import { loadAddon } from '../../src/native/load.js'
+import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
 import { describeFake, fakeFactory } from './support.js'
 
 describeFake('the native functions, called wrongly', () => {
-  const addon = requireAddon()
-  const driver = fakeFactory().make()
-  const device = CudaDevice.open({ library: driver.library })
-  const stream = device.createStream()
-  const buffer = stream.allocate(100, 'x')
+  const { addon } = loadAddon()
+  let driver: FakeDriver
+  let device: CudaDevice
+  let stream: CudaStream
+  let buffer: CudaBuffer
+  beforeAll(() => {
+    driver = fakeFactory().make()
+    device = CudaDevice.open({ library: driver.library })
+    stream = device.createStream()
+    buffer = stream.allocate(100, 'x')
+  })
   afterAll(() => {
     for (const resource of [buffer, stream, device]) resource.dispose()
     expect(driver.alive()).toEqual(nothing)
   })
 
-  const functions = Object.entries(addon).filter(
+  const functions = Object.entries(addon ?? {}).filter(
     (entry): entry is [string, (...args: unknown[]) => unknown] =>
       entry[0].startsWith('cuda') && typeof entry[1] === 'function' && entry[0] !== 'cudaKernels',
   )
@@ -66,7 +75,7 @@ describeFake('the native functions, called wrongly', () => {
     const own = device.createStream()
     const handle = own.native
     own.dispose()
-    addon.cudaRelease(handle)
-    expect(() => addon.cudaRecord(handle)).toThrow('the CUDA stream was disposed')
+    addon!.cudaRelease(handle)
+    expect(() => addon!.cudaRecord(handle)).toThrow('the CUDA stream was disposed')
   })
 })

@@ -1,8 +1,8 @@
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, expect, it } from 'vitest'
 import type { Backend } from '../../src/index.js'
 import { singleOp } from '../conformance/op-case.js'
 import { dense, int4, Random, values } from '../conformance/random.js'
-import { cpuBackends } from './support.js'
+import { cpuBackends, describeBackends } from './support.js'
 
 // A token's result doesn't depend on the tokens beside it. One exception, stated in kernels/cpu/ops/linear.cc: FP8 tokens
 // on INT4 weights take an exact integer path up to three at a time.
@@ -36,7 +36,7 @@ async function outputs(backend: Backend, weight: keyof typeof weights, dtype: 'f
   return Array.from({ length: tokens }, (_, t) => out!.slice(t * rows, (t + 1) * rows))
 }
 
-describe.each(backends)('linear on $name', ({ backend }) => {
+describeBackends(backends, 'linear on $name', ({ backend }) => {
   const x = { f32: values(random, 20 * columns), e4m3: values(random, 20 * columns, 'e4m3', 'outliers') }
   const kinds = Object.keys(weights) as (keyof typeof weights)[]
   const cases = kinds.flatMap((weight) => (['f32', 'e4m3'] as const).map((dtype) => ({ weight, dtype })))

@@ -1,9 +1,9 @@
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, expect, it } from 'vitest'
 import { type Backend, type Feeds, ReferenceBackend } from '../../src/index.js'
 import { firstDifference, within } from '../conformance/compare.js'
 import { Random } from '../conformance/random.js'
 import { type TinyPlan, tinyLlama, tinyStep, tinyWeights } from '../conformance/tiny-llama.js'
-import { cpuBackends } from './support.js'
+import { cpuBackends, describeBackends } from './support.js'
 
 // Whole programs: every op, its fusions, pages in disorder, sequences that come in pieces and side by side.
 
@@ -51,7 +51,7 @@ async function logitsOf(backend: Backend, plan: TinyPlan, feeds: readonly Feeds[
   return results
 }
 
-describe.each(backends)('a decoder on $name', ({ backend }) => {
+describeBackends(backends, 'a decoder on $name', ({ backend }) => {
   it.each(plans)('gives the reference’s logits: $compute, FP8 $fp8, $kv', async ({ tolerance, ...plan }) => {
     const [actual, expected] = await Promise.all([
       logitsOf(backend, plan, steps),
@@ -100,7 +100,7 @@ function asOutputs<T extends { readonly role: string }>(buffers: Readonly<Record
   )
 }
 
-describe.each(backends)('on $name, threads', ({ isa }) => {
+describeBackends(backends, 'on $name, threads', ({ isa }) => {
   it('change nothing in the bits', async () => {
     const results = await Promise.all(
       [1, 2, 5].map(async (threads) => {

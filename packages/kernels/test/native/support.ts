@@ -1,4 +1,4 @@
-import { describe } from 'vitest'
+import { describe, it } from 'vitest'
 import { backendReport, CpuBackend, type CpuOptions, type InstructionSet } from '../../src/index.js'
 import { loadAddon } from '../../src/native/load.js'
 
@@ -16,9 +16,25 @@ export const instructionSets: readonly InstructionSet[] = (loaded.addon?.instruc
   },
 )
 
-/** A backend for each, for `describe.each`. */
-export function cpuBackends(options: CpuOptions = {}): { name: string; isa: InstructionSet; backend: CpuBackend }[] {
+export interface NamedBackend {
+  readonly name: string
+  readonly isa: InstructionSet
+  readonly backend: CpuBackend
+}
+
+/** A backend for each, for {@link describeBackends}. */
+export function cpuBackends(options: CpuOptions = {}): NamedBackend[] {
   return instructionSets.map((isa) => ({ name: `cpu (${isa})`, isa, backend: new CpuBackend({ ...options, isa }) }))
+}
+
+/** `describe.each` of backends; without any one skipped test, since a file without tests is an error. */
+export function describeBackends(
+  backends: readonly NamedBackend[],
+  name: string,
+  suite: (backend: NamedBackend) => void,
+): void {
+  if (backends.length > 0) describe.each(backends)(name, suite)
+  else describe(name, () => it.skip('needs the native addon', () => {}))
 }
 
 /** `describe` that is skipped without the addon. */
