@@ -179,7 +179,7 @@ describe('quantize refuses', () => {
     [
       'an unknown recipe',
       2,
-      /a recipe among rtn, fireq, fireq-llama3-8b, or a JSON file, but received "awq"/,
+      /a recipe among rtn, fireq, fireq-llama3-8b, fireq-vllm, or a JSON file, but received "awq"/,
       () => [bare, '--recipe', 'awq'],
     ],
     [

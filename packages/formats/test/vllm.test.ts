@@ -1,6 +1,15 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeBf16, encodeBf16, roundBf16, vllmSafeScales, vllmW4A8Load } from '../src/index.js'
+import {
+  decodeBf16,
+  dequantizeInt4,
+  encodeBf16,
+  int4Codes,
+  quantizeInt4,
+  roundBf16,
+  vllmSafeScales,
+  vllmW4A8Load,
+} from '../src/index.js'
 
 /** Rows of scales whose magnitudes span `low`…`high` as powers of two, of either sign. */
 const scaleRows = (low: number, high: number) =>
@@ -89,5 +98,34 @@ describe('vllmSafeScales', () => {
     const safe = decodeBf16(vllmSafeScales(new Float32Array(2), 1, 2))
     expect(safe[0]).toBeGreaterThan(0)
     expect(safe[0]).toBeLessThan(1e-6)
+  })
+})
+
+describe('quantizeInt4 with vllmScales', () => {
+  it('gives the weights that vLLM computes with', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: -2, max: 2, noNaN: true }), { minLength: 32, maxLength: 32 }),
+        (weights) => {
+          const tensor = quantizeInt4(Float32Array.from(weights), [2, 16], {
+            groupSize: 4,
+            scale: 'bf16',
+            vllmScales: true,
+          })
+          const stored = tensor.groupScale.data as Uint16Array
+          const { effective } = vllmW4A8Load(stored, 2, 4)
+          const codes = int4Codes(tensor)
+          const loaded = Float32Array.from(codes, (code, i) => code * roundBf16(effective[i >> 2]!))
+          expect(dequantizeInt4(tensor)).toEqual(loaded)
+        },
+      ),
+    )
+  })
+
+  it('asks for BF16 scales', () => {
+    const options = { groupSize: 4, scale: 'e4m3', vllmScales: true } as const
+    expect(() => quantizeInt4(new Float32Array(4), [1, 4], options)).toThrow(
+      'Expected bf16 scales for vLLM but received e4m3',
+    )
   })
 })

@@ -24,7 +24,7 @@ describe('parseRecipe', () => {
   it('fills in defaults', () => {
     expect(parseRecipe({})).toEqual({
       smoothing: {},
-      weights: { groupSize: 128, scale: 'bf16', lookupRounding: false, search: 'absmax' },
+      weights: { groupSize: 128, scale: 'bf16', lookupRounding: false, vllmScales: false, search: 'absmax' },
       overrides: [],
       activations: 'e4m3',
       queries: 'none',
@@ -107,6 +107,15 @@ describe('loadRecipe', () => {
       preRope: { alpha: 8 },
       postRope: { beta: 8, topK: 8, partners: 'own' },
     })
+  })
+
+  it('has scales for vLLM in BF16 groups of 128 alone', () => {
+    const wrong = { weights: { groupSize: 64, vllmScales: true } }
+    expect(() => parseRecipe(wrong)).toThrow(
+      'expected bf16 scales of groups of 128 with vllmScales but received bf16 scales of groups of 64',
+    )
+    const options = weightChoice(parseRecipe({ weights: { vllmScales: true } }), 'model.layers.0.mlp.up_proj.weight')
+    expect(options).toMatchObject({ vllmScales: true, scale: 'bf16' })
   })
 
   it('reads files, and says which one is wrong', async () => {

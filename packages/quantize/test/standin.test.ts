@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { calibrationWindows, LayerRunner } from '@fireq/calibration'
-import { type ModelSource, openModel, type Tensor, toFloat32 } from '@fireq/formats'
+import { decodeBf16, type ModelSource, openModel, type Tensor, toFloat32, vllmW4A8Load } from '@fireq/formats'
 import { backendReport, createBackend } from '@fireq/kernels'
 import { evaluate, LanguageModel, type LoadModelOptions, type LoadSource } from '@fireq/model'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -125,6 +125,7 @@ describe('the stand-in model, quantized end to end', () => {
   it.each([
     ['rtn', 4.125],
     ['fireq', 4.125],
+    ['fireq-vllm', 4.125],
   ])('%s', async (name, bits) => {
     const recipe = { ...(await loadRecipe(name)), calibration: { windows: 2, length: 24, seed: 0 } }
     const out = join(dir, name)
@@ -146,6 +147,25 @@ describe('the stand-in model, quantized end to end', () => {
     expect(klDivergence).toBeGreaterThan(0.001)
     expect(klDivergence).toBeLessThan(0.25)
     expect(top1Agreement).toBeGreaterThan(0.7)
+  })
+
+  it('fireq-vllm writes scales that vLLM keeps, and nothing that only this engine could run', async () => {
+    await using model = await openModel(join(dir, 'fireq-vllm'))
+    expect(model.quantization).toMatchObject({ queries: 'none', kv: { dtype: 'bf16' } })
+    expect(model.quantization?.keyScale).toBeUndefined()
+    const rounded = model.names().filter((name) => model.dtype(name) === 'i4g')
+    expect(rounded.length).toBe(56)
+    for (const name of rounded) {
+      const tensor = await model.tensor(name)
+      if (tensor.kind !== 'int4' || tensor.groupScale.dtype !== 'bf16') throw new Error(`${name} has no BF16 scales`)
+      const [N, K] = tensor.shape
+      const { effective } = vllmW4A8Load(tensor.groupScale.data, N, K / 128)
+      const stored = decodeBf16(tensor.groupScale.data)
+      // Below the floor of vLLM's factor, rows keep their scales to BF16 only.
+      const off = Math.max(...stored.map((scale, i) => Math.abs(effective[i]! / scale - 1)))
+      expect(off, name).toBeLessThanOrEqual(2 ** -8)
+      expect(stored.some((scale, i) => Math.abs(scale) > 2 ** -8 && effective[i] !== scale)).toBe(false)
+    }
   })
 
   it.skipIf(!backendReport().some(({ name, usable }) => name === 'cpu' && usable))(

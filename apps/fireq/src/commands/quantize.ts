@@ -5,7 +5,7 @@ import { parseSetting } from '../quantize/settings.js'
 import { interruptible } from '../terminal/interrupt.js'
 
 const HELP = `
-Recipes: rtn, fireq, fireq-llama3-8b, or a JSON file. --set changes a field of one; the value is JSON or text.
+Recipes: rtn, fireq, fireq-llama3-8b, fireq-vllm, or a JSON file. --set changes a field of one; the value is JSON or text.
 
 A recipe that looks at activations (fireq does) runs the model on calibration text, in windows as the recipe says. Without
 --calibration-data it is read from calibration.txt, calibration.bin or samples.bin in the model directory, and said so;

@@ -3,6 +3,7 @@ import { checkGroups, checkWeights } from './check.js'
 import { decodeScales, encodeScales, roundScale } from './scale-array.js'
 import { type GroupFormat, SCALE_SEARCHES, type ScaleSearch, type ScaleSearchName } from './search.js'
 import { chooseTensorScale, MAX_TENSOR_SCALE_EXPONENT } from './tensor-scale.js'
+import { vllmSafeScales } from './vllm.js'
 
 export interface Int4Options {
   /** Elements along K that share a scale; even, divides K. */
@@ -16,6 +17,11 @@ export interface Int4Options {
   readonly tensorScale?: number | 'auto'
   /** Marks the result: its values are E4M3(code · σ). The codes don't depend on it. Default false. */
   readonly lookupRounding?: boolean
+  /**
+   * Moves the scales to the nearest that vLLM's load keeps as they are, {@link vllmSafeScales}. Only with BF16 scales.
+   * Default false.
+   */
+  readonly vllmScales?: boolean
   /** How a group's scale is chosen. Default `absmax`. */
   readonly search?: ScaleSearchName | ScaleSearch
 }
@@ -44,7 +50,10 @@ export function quantizeInt4(
   shape: readonly [number, number],
   options: Int4Options,
 ): Int4Tensor {
-  const { groupSize, scale: scaleDType, lookupRounding = false } = options
+  const { groupSize, scale: scaleDType, lookupRounding = false, vllmScales = false } = options
+  if (vllmScales && scaleDType !== 'bf16') {
+    throw new RangeError(`Expected bf16 scales for vLLM but received ${scaleDType}`)
+  }
   checkGroups(shape, groupSize)
   checkWeights(weights, shape)
   const exponent = tensorScaleExponent(weights, shape, options)
@@ -53,7 +62,10 @@ export function quantizeInt4(
   const format = { scaleDType, lookupRounding, roundScale: (scale: number) => roundScale(scale, scaleDType) }
   const scales = searchScales(scaled, shape, groupSize, format, searchOf(options))
   const channelScale = exponent === 0 ? undefined : new Float32Array(shape[0]).fill(1 / factor)
-  return quantizeInt4WithScales(weights, shape, groupSize, encodeScales(scales, scaleDType), {
+  const groupScale: ScaleArray = vllmScales
+    ? { dtype: 'bf16', data: vllmSafeScales(scales, shape[0], shape[1] / groupSize) }
+    : encodeScales(scales, scaleDType)
+  return quantizeInt4WithScales(weights, shape, groupSize, groupScale, {
     channelScale,
     lookupRounding,
   })

@@ -13,6 +13,8 @@ export const weightFields = {
   tensorScale: z.union([oneOf('auto', 'off'), whole(0, 14)], { error: '"auto", "off" or a whole number from 0 to 14' }),
   /** Emulate kernels that decode through a table of FP8 products. */
   lookupRounding: boolean(),
+  /** Scales that vLLM's W4A8 path keeps as they are when it loads the checkpoint. */
+  vllmScales: boolean(),
   /** How a group's scale is chosen. */
   search: oneOf(...(Object.keys(SCALE_SEARCHES) as ScaleSearchName[])),
 }
@@ -23,6 +25,7 @@ export interface WeightFields {
   readonly scale: 'bf16' | 'e4m3'
   readonly tensorScale?: 'auto' | 'off' | number
   readonly lookupRounding: boolean
+  readonly vllmScales: boolean
   readonly search: ScaleSearchName
 }
 
@@ -37,10 +40,18 @@ export function completeWeights(fields: WeightFields): WeightOptions {
 }
 
 /** What is wrong with a combination of fields, or undefined. */
-export function weightsProblem({ groupSize, scale, tensorScale = 'off' }: WeightFields): string | undefined {
+export function weightsProblem({
+  groupSize,
+  scale,
+  tensorScale = 'off',
+  vllmScales,
+}: WeightFields): string | undefined {
   if (groupSize % 8 !== 0) return `expected a multiple of 8 for groupSize but received ${groupSize}`
   if (scale !== 'e4m3' && tensorScale !== 'off' && tensorScale !== 0) {
     return `expected tensorScale to be "off" with ${scale} scales, which need none, but received ${JSON.stringify(tensorScale)}`
+  }
+  if (vllmScales && (scale !== 'bf16' || groupSize !== 128)) {
+    return `expected bf16 scales of groups of 128 with vllmScales but received ${scale} scales of groups of ${groupSize}`
   }
   return undefined
 }
@@ -56,6 +67,7 @@ export const weights = definePart({
         groupSize: 128,
         scale: 'bf16' as const,
         lookupRounding: false,
+        vllmScales: false,
         search: 'absmax' as const,
         ...given,
       }

@@ -53,10 +53,10 @@ export function planTensors(source: ModelSource, recipe: Recipe): TensorPlan[] {
 }
 
 function describe(choice: Exclude<WeightChoice, 'skip'>): string {
-  const { groupSize, scale, tensorScale, lookupRounding } = choice
+  const { groupSize, scale, tensorScale, lookupRounding, vllmScales } = choice
   const scaled =
     tensorScale === 'off' || tensorScale === 0 ? '' : tensorScale === 'auto' ? ' ×2^i' : ` ×2^${tensorScale}`
-  return `int4 g${groupSize} ${scale}${scaled}${lookupRounding ? ' look-up' : ''}`
+  return `int4 g${groupSize} ${scale}${scaled}${lookupRounding ? ' look-up' : ''}${vllmScales ? ' for vLLM' : ''}`
 }
 
 /** Codes, BF16 scales (E4M3 ones are stored as BF16, too, for other engines to read), and the shape. */

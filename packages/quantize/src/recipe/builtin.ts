@@ -1,5 +1,6 @@
 import fireqJson from '../../recipes/fireq.json' with { type: 'json' }
 import fireqLlama3Json from '../../recipes/fireq-llama3-8b.json' with { type: 'json' }
+import fireqVllmJson from '../../recipes/fireq-vllm.json' with { type: 'json' }
 import rtnJson from '../../recipes/rtn.json' with { type: 'json' }
 import { parseRecipe, type Recipe, readRecipe } from './recipe.js'
 
@@ -8,6 +9,7 @@ const builtin: Readonly<Record<string, unknown>> = {
   rtn: rtnJson,
   fireq: fireqJson,
   'fireq-llama3-8b': fireqLlama3Json,
+  'fireq-vllm': fireqVllmJson,
 }
 
 /** Names that {@link loadRecipe} knows without a file. */
