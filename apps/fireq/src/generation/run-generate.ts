@@ -37,7 +37,9 @@ export async function runGenerate(
   const show = process.stdout.isTTY ? (piece: string) => printable(piece, { keep: '\n\t' }) : (piece: string) => piece
   const decoder = tokenizer.stream({ continuation: true, skipSpecial: true })
   const stats = { tokens: 0, first: 0, last: loaded }
-  const tokens = model.generate(prompt, { maxTokens, temperature, topK, topP, seed, signal })
+  // An instruct model ends its turn with a token that not every config.json names: the tokenizer knows them all.
+  const stop = [...new Set([...model.config.eosTokenIds, ...tokenizer.eosIds])]
+  const tokens = model.generate(prompt, { maxTokens, temperature, topK, topP, seed, stop, signal })
   let reason: string
   try {
     for (;;) {
