@@ -125,8 +125,8 @@ __device__ __forceinline__ void sumSlices(const GemmDenseParams& p, GemmDenseSha
 }
 
 /// A warp's 16 features × 8 tokens of the output.
-template <OutType kOut>
-__device__ __forceinline__ void storeDenseTile(const GemmDenseParams& p, float4 d, int feature, int token) {
+template <OutType kOut, class Params>
+__device__ __forceinline__ void storeDenseTile(const Params& p, float4 d, int feature, int token) {
   const int lane = threadIdx.x % 32, row = feature + lane / 4, column = token + lane % 4 * 2;
   if (feature >= p.N) return;  // N is a multiple of 16
   if (p.channelScale != nullptr) {

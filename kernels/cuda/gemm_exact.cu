@@ -1,0 +1,22 @@
+// The instantiations of gemm_exact.cuh: i4_exact_<g32|g64|lookup>_t<tokens>_<codes>_<scale>.
+#include "gemm_exact.cuh"
+
+using namespace fireq;
+
+#define FIREQ_GEMM_EXACT(NAME, GROUP, PRODUCTS, TOKENS, STAGES, CODES, SCALE)                                   \
+  using NAME##_config = GemmExactConfig<GROUP, PRODUCTS, TOKENS, STAGES, CODES, SCALE>;                         \
+  extern "C" __device__ const KernelInfo NAME##_info = kGemmExactInfo<NAME##_config>;                           \
+  extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ GemmExactParams p) {        \
+    gemmExact<NAME##_config>(p);                                                                                \
+  }
+
+#define FIREQ_GEMM_EXACT_KINDS(NAME, ...)                                                                       \
+  FIREQ_GEMM_EXACT(NAME##_sym_bf16, __VA_ARGS__, Codes::kSymmetric, ScaleType::kBf16)                           \
+  FIREQ_GEMM_EXACT(NAME##_sym_fp32, __VA_ARGS__, Codes::kSymmetric, ScaleType::kFp32)                           \
+  FIREQ_GEMM_EXACT(NAME##_full_bf16, __VA_ARGS__, Codes::kFull, ScaleType::kBf16)                               \
+  FIREQ_GEMM_EXACT(NAME##_full_fp32, __VA_ARGS__, Codes::kFull, ScaleType::kFp32)
+
+//                     name                 group, products, tokens, stages
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g32_t64, 32, Products::kExact, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g64_t64, 64, Products::kExact, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_lookup_t64, 128, Products::kLookup, 64, 6)
