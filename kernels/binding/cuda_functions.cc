@@ -3,10 +3,11 @@
 #include <cstring>
 
 #include "../cuda/runtime/cubins.h"
-#include "../cuda/runtime/kernel.h"
+#include "cuda_handles.h"
+#include "cuda_launch.h"
+#include "cuda_pack.h"
 #include "cuda_wait.h"
 #include "define.h"
-#include "values.h"
 
 namespace fireq {
 
@@ -22,11 +23,6 @@ namespace cuda {
 namespace {
 
 using Info = Napi::CallbackInfo;
-
-std::string string(const Napi::Value& value, const char* what) {
-  if (!value.IsString()) throw Error(std::string("expected a string for ") + what);
-  return value.As<Napi::String>().Utf8Value();
-}
 
 Napi::Number number(Napi::Env env, double value) { return Napi::Number::New(env, value); }
 
@@ -187,66 +183,6 @@ Napi::Value elapsed(const Info& info) {
   return number(info.Env(), held<Event>(info[1])->since(*held<Event>(info[0])));
 }
 
-/// cudaKernel(device, name): kernel
-Napi::Value kernel(const Info& info) {
-  return makeHandle(info.Env(), Kernel::load(held<Device>(info[0]), string(info[1], "the kernel's name")));
-}
-
-unsigned dimension(const Napi::Value& value, const char* what) {
-  const int64_t size = whole(value, what);
-  if (size < 1 || size > 0x7fffffff) throw Error(std::string("expected 1 to 2³¹ − 1 for ") + what);
-  return static_cast<unsigned>(size);
-}
-
-std::array<unsigned, 3> dimensions(const Napi::Object& shape, const char* name) {
-  const Napi::Array sizes = array(shape.Get(name), name);
-  if (sizes.Length() != 3) throw Error(std::string("expected three sizes for ") + name);
-  return {dimension(sizes.Get(0u), name), dimension(sizes.Get(1u), name), dimension(sizes.Get(2u), name)};
-}
-
-template <class T>
-std::vector<char> bytesOf(const T& value) {
-  const char* bytes = reinterpret_cast<const char*>(&value);
-  return {bytes, bytes + sizeof value};
-}
-
-/// An argument is a Uint8Array with its bytes, or { buffer, offset, bytes } for the address of that part of a buffer.
-std::vector<char> argumentOf(const Napi::Value& value, const std::shared_ptr<Stream>& stream, const std::string& what) {
-  if (value.IsTypedArray()) {
-    const Elements given = elements(value, napi_uint8_array, "an argument");
-    const char* data = static_cast<const char*>(given.data);
-    return {data, data + given.bytes};
-  }
-  const Napi::Object part = object(value, "an argument");
-  const auto buffer = held<Buffer>(part.Get("buffer"));
-  const size_t offset = static_cast<size_t>(whole(part, "offset")), bytes = static_cast<size_t>(whole(part, "bytes"));
-  const CUdeviceptr address = buffer->use(stream, offset, bytes, what);
-  stream->keep(buffer);
-  return cuda::bytesOf(address);
-}
-
-/// cudaLaunch(stream, kernel, { grid, block, cluster, sharedBytes, dependent }, arguments, what)
-Napi::Value launch(const Info& info) {
-  const auto stream = held<Stream>(info[0]);
-  const auto kernel = held<Kernel>(info[1]);
-  const Napi::Object given = object(info[2], "shape");
-  const std::string what = string(info[4], "what is launched");
-  LaunchShape shape;
-  shape.grid = dimensions(given, "grid");
-  shape.block = dimensions(given, "block");
-  shape.cluster = dimension(given.Get("cluster"), "cluster");
-  const int64_t shared = whole(given, "sharedBytes");
-  if (shared > 1 << 20) throw Error("expected at most 1 MiB for sharedBytes");
-  shape.sharedBytes = static_cast<unsigned>(shared);
-  shape.dependent = flag(given, "dependent");
-  const Napi::Array values = array(info[3], "arguments");
-  std::vector<std::vector<char>> arguments;
-  for (uint32_t i = 0; i < values.Length(); i++) arguments.push_back(argumentOf(values.Get(i), stream, what));
-  kernel->launch(*stream, shape, arguments, what);
-  stream->keep(kernel);
-  return info.Env().Undefined();
-}
-
 /// cudaBeginCapture(stream)
 Napi::Value beginCapture(const Info& info) {
   held<Stream>(info[0])->beginCapture();
@@ -284,6 +220,7 @@ Napi::Value release(const Info& info) {
 void defineFunctions(Napi::Object exports) {
   exports.Set("cudaChunkBytes", static_cast<double>(Staging::kChunkBytes));
   exports.Set("cudaWhyNoKernels", whyNoCubins());
+  defineLaunchFunctions(exports);
   define<status>(exports, "cudaStatus");
   define<kernels>(exports, "cudaKernels");
   define<openDevice>(exports, "cudaOpenDevice");
@@ -300,8 +237,7 @@ void defineFunctions(Napi::Object exports) {
   define<record>(exports, "cudaRecord");
   define<waitFor>(exports, "cudaWaitFor");
   define<elapsed>(exports, "cudaElapsed");
-  define<kernel>(exports, "cudaKernel");
-  define<launch>(exports, "cudaLaunch");
+  define<uploadInt4>(exports, "cudaUploadInt4");
   define<beginCapture>(exports, "cudaBeginCapture");
   define<endCapture>(exports, "cudaEndCapture");
   define<replay>(exports, "cudaReplay");

@@ -41,6 +41,11 @@ Napi::Array array(const Napi::Value& value, const std::string& what) {
   return value.As<Napi::Array>();
 }
 
+std::string string(const Napi::Value& value, const char* what) {
+  if (!value.IsString()) throw Error(std::string("expected a string for ") + what);
+  return value.As<Napi::String>().Utf8Value();
+}
+
 std::string text(const Napi::Object& from, const char* name) {
   const Napi::Value value = from.Get(name);
   if (!value.IsString()) throw Error(std::string("expected a string for ") + name);

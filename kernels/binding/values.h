@@ -25,6 +25,7 @@ Elements elements(const Napi::Value& value, const std::string& type, const std::
 
 Napi::Object object(const Napi::Value& value, const std::string& what);
 Napi::Array array(const Napi::Value& value, const std::string& what);
+std::string string(const Napi::Value& value, const char* what);
 std::string text(const Napi::Object& from, const char* name);
 /// A whole number in [0, 2⁵³).
 int64_t whole(const Napi::Value& value, const std::string& what);

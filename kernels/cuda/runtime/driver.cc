@@ -83,8 +83,8 @@ std::shared_ptr<Driver> Driver::open(const std::string& name) {
              d.cuStreamCreate, d.cuStreamDestroy, d.cuStreamSynchronize, d.cuStreamWaitEvent, d.cuStreamBeginCapture,
              d.cuStreamEndCapture, d.cuEventCreate, d.cuEventDestroy, d.cuEventRecord, d.cuEventQuery,
              d.cuEventSynchronize, d.cuEventElapsedTime, d.cuGraphInstantiate, d.cuGraphLaunch, d.cuGraphDestroy,
-             d.cuGraphExecDestroy, d.cuModuleLoadData, d.cuModuleUnload, d.cuModuleGetFunction, d.cuFuncSetAttribute,
-             d.cuLaunchKernelEx);
+             d.cuGraphExecDestroy, d.cuModuleLoadData, d.cuModuleUnload, d.cuModuleGetFunction, d.cuModuleGetGlobal,
+             d.cuMemcpyDtoH, d.cuFuncSetAttribute, d.cuTensorMapEncodeTiled, d.cuLaunchKernelEx);
   resolve(library, d.cuFuncGetParamInfo);
   d.call("starting the NVIDIA driver", d.cuInit, 0u);
   return driver;

@@ -35,6 +35,21 @@ enum : int {
   CU_EVENT_DISABLE_TIMING = 2,
 };
 
+enum : int {
+  CU_TENSOR_MAP_DATA_TYPE_UINT8 = 0,
+  CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9,
+  CU_TENSOR_MAP_SWIZZLE_64B = 2,
+  CU_TENSOR_MAP_SWIZZLE_128B = 3,
+  CU_TENSOR_MAP_INTERLEAVE_NONE = 0,
+  CU_TENSOR_MAP_L2_PROMOTION_L2_128B = 2,
+  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0,
+};
+
+/// What the copy engine knows of a tensor; kernels take it by value.
+struct alignas(64) CUtensorMap {
+  char opaque[128];
+};
+
 enum CUlaunchAttributeID : int {
   CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
   CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
@@ -95,6 +110,7 @@ struct Functions {
   Function<CUdeviceptr, const void*, size_t, CUstream> cuMemcpyHtoDAsync{"cuMemcpyHtoDAsync_v2"};
   Function<void*, CUdeviceptr, size_t, CUstream> cuMemcpyDtoHAsync{"cuMemcpyDtoHAsync_v2"};
   Function<CUdeviceptr, CUdeviceptr, size_t, CUstream> cuMemcpyDtoDAsync{"cuMemcpyDtoDAsync_v2"};
+  Function<void*, CUdeviceptr, size_t> cuMemcpyDtoH{"cuMemcpyDtoH_v2"};
   Function<CUdeviceptr, unsigned char, size_t, CUstream> cuMemsetD8Async{"cuMemsetD8Async"};
 
   Function<CUstream*, unsigned> cuStreamCreate{"cuStreamCreate"};
@@ -118,8 +134,12 @@ struct Functions {
   Function<CUmodule*, const void*> cuModuleLoadData{"cuModuleLoadData"};
   Function<CUmodule> cuModuleUnload{"cuModuleUnload"};
   Function<CUfunction*, CUmodule, const char*> cuModuleGetFunction{"cuModuleGetFunction"};
+  Function<CUdeviceptr*, size_t*, CUmodule, const char*> cuModuleGetGlobal{"cuModuleGetGlobal_v2"};
   Function<CUfunction, int, int> cuFuncSetAttribute{"cuFuncSetAttribute"};
   Function<CUfunction, size_t, size_t*, size_t*> cuFuncGetParamInfo{"cuFuncGetParamInfo"};  // since CUDA 12.4
+  Function<CUtensorMap*, int, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*, const uint32_t*, int,
+           int, int, int>
+      cuTensorMapEncodeTiled{"cuTensorMapEncodeTiled"};
   Function<const CUlaunchConfig*, CUfunction, void**, void**> cuLaunchKernelEx{"cuLaunchKernelEx"};
 };
 

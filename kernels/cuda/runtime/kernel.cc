@@ -4,10 +4,10 @@ namespace fireq::cuda {
 
 std::shared_ptr<Kernel> Kernel::load(std::shared_ptr<Device> device, const std::string& name) {
   std::shared_ptr<Kernel> kernel(new Kernel(std::move(device), name));
-  const CUmodule module = kernel->device_->moduleOf(name);
+  kernel->module_ = kernel->device_->moduleOf(name);
   const Device::Current current(*kernel->device_);
   const Driver& d = kernel->device_->driver();
-  d.call("looking up kernel " + name, d.cuModuleGetFunction, &kernel->handle_, module, name.c_str());
+  d.call("looking up kernel " + name, d.cuModuleGetFunction, &kernel->handle_, kernel->module_, name.c_str());
   // Parameters can be counted since CUDA 12.4; the first index beyond them is an error.
   kernel->knowsParameters_ = d.cuFuncGetParamInfo.address != nullptr;
   if (kernel->knowsParameters_) {
@@ -17,6 +17,18 @@ std::shared_ptr<Kernel> Kernel::load(std::shared_ptr<Device> device, const std::
     }
   }
   return kernel;
+}
+
+std::vector<char> Kernel::constant(const std::string& name) const {
+  const std::string what = "reading the constant " + name;
+  const Device::Current current(*device_);
+  const Driver& d = device_->driver();
+  CUdeviceptr address = 0;
+  size_t bytes = 0;
+  d.call(what, d.cuModuleGetGlobal, &address, &bytes, module_, name.c_str());
+  std::vector<char> value(bytes);
+  d.call(what, d.cuMemcpyDtoH, value.data(), address, bytes);
+  return value;
 }
 
 void Kernel::launch(Stream& stream, const LaunchShape& shape, const std::vector<std::vector<char>>& arguments,

@@ -26,6 +26,9 @@ class Kernel {
   void launch(Stream& stream, const LaunchShape& shape, const std::vector<std::vector<char>>& arguments,
               const std::string& what);
 
+  /// The bytes of a constant in the kernel's file.
+  std::vector<char> constant(const std::string& name) const;
+
   Device& device() const { return *device_; }
 
  private:
@@ -36,6 +39,7 @@ class Kernel {
 
   const std::shared_ptr<Device> device_;
   const std::string name_;
+  CUmodule module_ = nullptr;
   CUfunction handle_ = nullptr;
   bool knowsParameters_ = false;
   std::vector<size_t> parameterBytes_;

@@ -68,6 +68,17 @@ void Stream::upload(const void* from, size_t bytes, const std::shared_ptr<Buffer
   d.call(what, d.cuEventRecord, chunk.event, handle_);
 }
 
+void Stream::uploadHeld(Staging::Chunk& chunk, size_t bytes, const std::shared_ptr<Buffer>& to, size_t offset,
+                        const std::string& what) {
+  refuseInCapture(what);
+  const CUdeviceptr target = to->use(shared_from_this(), offset, bytes, what);
+  const Device::Current current(*device_);
+  const Driver& d = device_->driver();
+  d.call(what, d.cuMemcpyHtoDAsync, target, chunk.data, bytes, handle_);
+  d.call(what, d.cuEventRecord, chunk.event, handle_);
+  chunk.isHeld = false;
+}
+
 Staging::Chunk& Stream::download(const std::shared_ptr<Buffer>& from, size_t offset, size_t bytes,
                                  const std::string& what) {
   refuseInCapture(what);

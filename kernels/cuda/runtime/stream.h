@@ -31,6 +31,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
             size_t bytes, const std::string& what);
   /// Copies `from` before it returns; at most Staging::kChunkBytes.
   void upload(const void* from, size_t bytes, const std::shared_ptr<Buffer>& to, size_t offset, const std::string& what);
+  /// Copies from a chunk that the caller holds, and gives it up.
+  void uploadHeld(Staging::Chunk& chunk, size_t bytes, const std::shared_ptr<Buffer>& to, size_t offset,
+                  const std::string& what);
   /// Starts a copy into a chunk that the caller reads after `wait(chunk)` and then gives up (isHeld = false).
   Staging::Chunk& download(const std::shared_ptr<Buffer>& from, size_t offset, size_t bytes, const std::string& what);
 

@@ -1,11 +1,12 @@
 import { writeFileSync } from 'node:fs'
 import { CudaDevice } from '../src/cuda/device.js'
+import { CudaLinear } from '../src/cuda/linear.js'
 import { quantizeTokens, rmsNormQuantize } from '../src/cuda/quantize.js'
 import type { CudaBuffer } from '../src/cuda/resources.js'
 import { cudaStatus, describeStatus } from '../src/cuda/status.js'
 import type { CudaStream } from '../src/cuda/stream.js'
 
-// Times of the kernels that only move bytes, against a copy on the device: medians of graph replays, their inputs rotated
+// How fast weights are packed, and times of the kernels that only move bytes, against a copy on the device: medians of graph replays, their inputs rotated
 // past the L2 where there are enough of them. `--json FILE` writes them too.
 
 const ROTATED_BYTES = 256 * 2 ** 20
@@ -28,6 +29,7 @@ async function main(): Promise<void> {
   if (!status.usable) return
   using device = CudaDevice.open()
   using stream = device.createStream()
+  const packing = await timePacking(device, stream)
   const timings: Timing[] = []
   const report = (timing: Timing): void => {
     timings.push(timing)
@@ -55,8 +57,39 @@ async function main(): Promise<void> {
       driverRelease,
       toolkitVersion,
     }
-    writeFileSync(file, `${JSON.stringify({ ...about, timings }, undefined, 2)}\n`)
+    writeFileSync(file, `${JSON.stringify({ ...about, packing, timings }, undefined, 2)}\n`)
   }
+}
+
+/** INT4 bytes a second from a tensor in memory to packed blocks on the device, the best of some. */
+async function timePacking(device: CudaDevice, stream: CudaStream): Promise<Record<string, number>> {
+  const [n, k] = [28672, 4096]
+  const results: Record<string, number> = {}
+  for (const [name, least] of [
+    ['-7…7', 1],
+    ['-8…7', 0],
+  ] as const) {
+    const codes = new Uint8Array((n * k) / 2).map((_, i) => {
+      const hash = Math.imul(i + 1, 0x9e3779b1) >>> 16
+      return Math.max(least, hash & 15) | (Math.max(least, (hash >>> 4) & 15) << 4)
+    })
+    const groupScale = { dtype: 'bf16', data: new Uint16Array((n * k) / 128).fill(0x3c00) } as const
+    const tensor = { kind: 'int4', shape: [n, k], groupSize: 128, codes, groupScale } as const
+    for (const siluMul of [false, true]) {
+      const rates: number[] = []
+      for (let i = 0; i < 5; i++) {
+        const begin = performance.now()
+        using linear = await CudaLinear.pack(device, stream, tensor, { siluMul })
+        await stream.synchronize()
+        if (linear.codes !== name) throw new Error(`expected codes ${name} but found ${linear.codes}`)
+        rates.push(codes.length / ((performance.now() - begin) * 1e-3))
+      }
+      const label = `${name}${siluMul ? ', gate and up interleaved' : ''}`
+      results[label] = Math.max(...rates)
+      console.log(`packing INT4 [${n}, ${k}], ${label}: ${(results[label] / 1e9).toFixed(2)} GB/s of INT4`)
+    }
+  }
+  return results
 }
 
 /** The ceiling: as many bytes read as written. */

@@ -18,6 +18,10 @@ export interface CudaAddon {
   cudaMemory(device: DeviceHandle): CudaMemory
   cudaTrim(device: DeviceHandle): number
   cudaKernel(device: DeviceHandle, name: string): KernelHandle
+  /** The bytes of a constant in the kernel's file. */
+  cudaConstant(kernel: KernelHandle, name: string): Uint8Array
+  /** kernels/cuda/heuristics.hpp: which kernel multiplies an [M, K] activation by an [N, K] weight. M may be 0. */
+  cudaChooseGemm(m: number, n: number, k: number, multiprocessors: number): GemmChoice
   cudaStream(device: DeviceHandle): StreamHandle
 
   cudaAllocate(stream: StreamHandle, bytes: number, what: string): BufferHandle
@@ -33,6 +37,18 @@ export interface CudaAddon {
   ): void
   /** Copies `from` before it returns. */
   cudaUpload(stream: StreamHandle, from: Uint8Array, to: BufferHandle, offset: number, what: string): void
+  /**
+   * Packs rows of an INT4 weight on another thread and sends the blocks to `to`. Copies its input before it returns.
+   * Resolves to what the format can't hold: 1 the code −8, 2 a scale that isn't BF16; then nothing was sent.
+   */
+  cudaUploadInt4(
+    stream: StreamHandle,
+    slab: NativeInt4Slab,
+    format: { readonly full: boolean; readonly scaleBytes: number },
+    to: BufferHandle,
+    offset: number,
+    what: string,
+  ): Promise<number>
   cudaDownload(stream: StreamHandle, from: BufferHandle, offset: number, into: Uint8Array, what: string): Promise<void>
   cudaLaunch(
     stream: StreamHandle,
@@ -63,10 +79,54 @@ export type KernelHandle = { readonly [kind]: 'cuda kernel' }
 export type GraphHandle = { readonly [kind]: 'cuda graph' }
 export type CudaHandle = DeviceHandle | StreamHandle | EventHandle | BufferHandle | KernelHandle | GraphHandle
 
-/** An argument's bytes, or the address of a part of a buffer. */
-export type NativeArgument =
-  | Uint8Array
-  | { readonly buffer: BufferHandle; readonly offset: number; readonly bytes: number }
+/** A part of a buffer; as an argument its address. */
+export interface NativePart {
+  readonly buffer: BufferHandle
+  readonly offset: number
+  readonly bytes: number
+}
+
+/** A row-major tensor as the copy engine takes it, 128 bytes as an argument. Innermost dimension first. */
+export interface NativeTensorMap {
+  readonly tensor: NativePart
+  readonly type: 'u8' | 'bf16'
+  readonly sizes: readonly number[]
+  /** Bytes, of all dimensions but the innermost. */
+  readonly strides: readonly number[]
+  readonly box: readonly number[]
+  readonly swizzle: 64 | 128
+}
+
+/** An argument's bytes, an address, a tensor map, or a struct of those without gaps, padded if it begins with a map. */
+export type NativeArgument = Uint8Array | NativePart | NativeTensorMap | readonly NativeArgument[]
+
+/** Consecutive rows of an INT4 tensor; with two parts, gate's and up's, they are interleaved by eights. */
+export interface NativeInt4Slab {
+  readonly parts: readonly {
+    readonly codes: Uint8Array
+    readonly scales: Float32Array | Uint16Array | Uint8Array
+    readonly channelScale: Float32Array | undefined
+  }[]
+  readonly scaleType: 'f32' | 'bf16' | 'e4m3'
+  /** Of all parts. */
+  readonly rows: number
+  readonly columns: number
+  /** The slab's place in the packed weight, for errors. */
+  readonly firstRow: number
+}
+
+/** A kernel is `i4_<family>_f<features>_t<tokens>_…`. */
+export interface GemmChoice {
+  readonly family: 'none' | 'small' | 'large'
+  /** Output features a block. */
+  readonly features: number
+  /** Tokens a block. */
+  readonly tokens: number
+  /** Small: parts of K, a block each. */
+  readonly split: number
+  /** Large: token tiles that a sweep over the features keeps in the L2. */
+  readonly sweep: number
+}
 
 export interface NativeCudaDevice {
   readonly ordinal: number

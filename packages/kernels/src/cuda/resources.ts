@@ -12,7 +12,19 @@ export class CudaBuffer extends CudaResource<BufferHandle> {
 }
 
 /** A kernel of this build, loaded on one device. */
-export class CudaKernel extends CudaResource<KernelHandle> {}
+export class CudaKernel extends CudaResource<KernelHandle> {
+  readonly #constants = new Map<string, Uint8Array>()
+
+  /** The bytes of a constant in the kernel's file, read once. */
+  constant(name: string): Uint8Array {
+    let value = this.#constants.get(name)
+    if (value === undefined) {
+      value = guarded(() => this.addon.cudaConstant(this.native, name))
+      this.#constants.set(name, value)
+    }
+    return value
+  }
+}
 
 /** A point in a stream's work, with the time it was reached. */
 export class CudaEvent extends CudaResource<EventHandle> {

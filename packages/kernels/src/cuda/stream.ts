@@ -1,11 +1,34 @@
 import { setImmediate } from 'node:timers/promises'
 import { BackendError } from '../errors.js'
-import type { CudaAddon, LaunchShape, NativeArgument, StreamHandle } from './addon-types.js'
+import type {
+  CudaAddon,
+  LaunchShape,
+  NativeArgument,
+  NativeInt4Slab,
+  NativePart,
+  NativeTensorMap,
+  StreamHandle,
+} from './addon-types.js'
 import { asBackendError, CudaResource, guarded } from './handle.js'
 import { CudaBuffer, CudaEvent, CudaGraph, type CudaKernel } from './resources.js'
 
-/** What a kernel is given: a buffer's address, or a number of a stated type. */
-export type Argument = CudaBuffer | { readonly type: 'i32' | 'u32' | 'f32'; readonly value: number }
+/** What a kernel is given: a buffer's address (null: none), a number of a stated type, a tensor map, a struct of those. */
+export type Argument =
+  | CudaBuffer
+  | null
+  | { readonly type: 'i32' | 'u32' | 'f32'; readonly value: number }
+  | TensorMap
+  | Struct
+
+/** A tensor in a buffer as the copy engine takes boxes of it. */
+export interface TensorMap extends Omit<NativeTensorMap, 'tensor'> {
+  readonly tensor: CudaBuffer
+}
+
+/** A struct by value: its fields one behind the other; tensor maps come first. */
+export interface Struct {
+  readonly fields: readonly Exclude<Argument, Struct>[]
+}
 
 /**
  * A queue of work on a device, done in order. Methods return once the work is enqueued, except those that return promises.
@@ -43,6 +66,17 @@ export class CudaStream extends CudaResource<StreamHandle> {
         this.addon.cudaUpload(this.native, bytes.subarray(at, at + chunk), buffer.native, offset + at, what),
       )
     }
+  }
+
+  /** Packs a piece of an INT4 weight on another thread; see CudaAddon. For packInt4. */
+  uploadInt4(
+    slab: NativeInt4Slab,
+    format: { readonly full: boolean; readonly scaleBytes: number },
+    to: CudaBuffer,
+    offset: number,
+    what: string,
+  ): Promise<number> {
+    return settled(guarded(() => this.addon.cudaUploadInt4(this.native, slab, format, to.native, offset, what)))
   }
 
   /**
@@ -118,7 +152,10 @@ function bytesOf(view: ArrayBufferView, what: string): Uint8Array {
 }
 
 function lowerArgument(argument: Argument): NativeArgument {
-  if (argument instanceof CudaBuffer) return { buffer: argument.native, offset: 0, bytes: argument.bytes }
+  if (argument === null) return new Uint8Array(8)
+  if (argument instanceof CudaBuffer) return partOf(argument)
+  if ('tensor' in argument) return { ...argument, tensor: partOf(argument.tensor) }
+  if ('fields' in argument) return argument.fields.map(lowerArgument)
   const { type, value } = argument
   switch (type) {
     case 'i32':
@@ -130,9 +167,13 @@ function lowerArgument(argument: Argument): NativeArgument {
   }
 }
 
-async function settled(promise: Promise<void>): Promise<void> {
+function partOf(buffer: CudaBuffer): NativePart {
+  return { buffer: buffer.native, offset: 0, bytes: buffer.bytes }
+}
+
+async function settled<T>(promise: Promise<T>): Promise<T> {
   try {
-    await promise
+    return await promise
   } catch (error) {
     throw asBackendError(error)
   }

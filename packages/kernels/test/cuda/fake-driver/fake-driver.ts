@@ -44,6 +44,7 @@ const fields = {
   cluster: 1,
   dependent: 1,
   maxShared: 1,
+  arguments: 64,
 } as const
 type Field = keyof typeof fields
 
@@ -109,6 +110,13 @@ export class FakeDriver {
   setParameters(bytes: readonly number[]): void {
     this.set('parameters', bytes.length)
     for (const [i, value] of bytes.entries()) this.set('parameterBytes', value, i)
+  }
+
+  /** The arguments of the last launch, one behind the other: as many bytes as `setParameters` said. */
+  lastArguments(): DataView {
+    const bytes = Buffer.alloc(512)
+    readSync(this.#state, bytes, 0, 512, offsets.get('arguments')!)
+    return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
   /** What the library thinks is alive, and the calls it found wrong. */

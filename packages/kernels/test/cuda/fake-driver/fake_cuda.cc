@@ -28,6 +28,7 @@ struct State {
   int64_t allocations, allocatedBytes, pinned, events, streams, graphs, modules, contexts;  // alive
   int64_t driverAllocations, launches, faults;                                             // so far
   int64_t grid[3], block[3], sharedBytes, cluster, dependent, maxShared;                   // of the last launch
+  char arguments[512];                                                                     // its first ones, in a row
   char failing[64];
 };
 
@@ -252,6 +253,12 @@ EXPORT int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream
   if (!isInside(to, bytes) || !isInside(from, bytes)) return fault(kIllegalAddress);
   return enqueue(stream, [=] { std::memcpy(at(to), at(from), bytes); });
 }
+EXPORT int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
+  CALL(cuMemcpyDtoH_v2)
+  NEEDS_CONTEXT
+  std::memcpy(to, at(from), bytes);
+  return 0;
+}
 EXPORT int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream* stream) {
   CALL(cuMemsetD8Async)
   NEEDS_CONTEXT
@@ -362,6 +369,44 @@ EXPORT int cuModuleGetFunction(const void** function, int* module, const char*) 
   *function = module;
   return 0;
 }
+// The one constant there is: what a GEMM kernel's name says, as kernels/cuda/kernel_info.h has it.
+EXPORT int cuModuleGetGlobal_v2(uint64_t* address, size_t* bytes, int* module, const char* symbol) {
+  CALL(cuModuleGetGlobal_v2)
+  NEEDS_CONTEXT
+  NEEDS(module)
+  static int32_t info[9];
+  const std::string name = symbol;
+  const bool large = name.find("_large_") != std::string::npos;
+  info[0] = std::atoi(name.c_str() + name.find("_f") + 2);
+  info[1] = std::atoi(name.c_str() + name.find("_t") + 2);
+  info[2] = large ? 1 : 2;
+  info[3] = large ? 32 : 0;
+  info[4] = large ? 2 : 1;
+  info[5] = 384;
+  info[6] = 100000;
+  info[7] = name.find("_full") != std::string::npos;
+  info[8] = name.find("_fp32") != std::string::npos ? 4 : 2;
+  *address = reinterpret_cast<uint64_t>(info);
+  *bytes = sizeof info;
+  return 0;
+}
+// Checks what the real one does, and leaves the address, the sizes, the box and the swizzle in the map.
+EXPORT int cuTensorMapEncodeTiled(uint64_t* map, int type, unsigned rank, void* address, const uint64_t* sizes,
+                                  const uint64_t* strides, const uint32_t* box, const uint32_t*, int, int swizzle, int, int) {
+  CALL(cuTensorMapEncodeTiled)
+  if (reinterpret_cast<uint64_t>(map) % 64 != 0 || reinterpret_cast<uint64_t>(address) % 16 != 0) return kInvalidValue;
+  const unsigned elementBytes = type == 9 ? 2 : 1, span = swizzle == 3 ? 128 : 64;
+  if (box[0] * elementBytes > span) return kInvalidValue;
+  for (unsigned i = 0; i < rank; i++) {
+    if (sizes[i] == 0 || box[i] == 0 || box[i] > 256) return kInvalidValue;
+    if (i > 0 && strides[i - 1] % 16 != 0) return kInvalidValue;
+    map[1 + i] = sizes[i];
+    map[5 + i] = box[i];
+  }
+  map[0] = reinterpret_cast<uint64_t>(address);
+  map[9] = swizzle;
+  return 0;
+}
 EXPORT int cuFuncSetAttribute(const void*, int attribute, int value) {
   CALL(cuFuncSetAttribute)
   if (attribute == 8) state->maxShared = value;
@@ -385,9 +430,14 @@ struct Launch {
   Attribute* attributes;
   unsigned count;
 };
-EXPORT int cuLaunchKernelEx(const Launch* launch, const void*, void**, void**) {
+EXPORT int cuLaunchKernelEx(const Launch* launch, const void*, void** arguments, void**) {
   CALL(cuLaunchKernelEx)
   NEEDS_CONTEXT
+  size_t at = 0;
+  for (int64_t i = 0; i < state->parameters && at + state->parameterBytes[i] <= sizeof state->arguments; i++) {
+    std::memcpy(state->arguments + at, arguments[i], state->parameterBytes[i]);
+    at += state->parameterBytes[i];
+  }
   for (int i = 0; i < 3; i++) {
     state->grid[i] = launch->grid[i];
     state->block[i] = launch->block[i];

@@ -1,6 +1,7 @@
 import type { GpuCase } from './gpu-case.js'
+import { linearCases } from './linear-cases.js'
 import { quantizeCases } from './quantize-cases.js'
 import { transferCases } from './transfer-cases.js'
 
 /** Every test that needs a GPU. */
-export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases]
+export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases, ...linearCases]

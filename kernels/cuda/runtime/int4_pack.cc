@@ -1,0 +1,203 @@
+#include "int4_pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <future>
+
+#include "../../cpu/core/error.h"
+#include "../../cpu/core/numbers.h"
+
+namespace fireq::cuda {
+
+namespace {
+
+constexpr int64_t kGroup = 128, kRows = 64;
+constexpr int kPairs = 32;  // 16-bit pieces of a group: four codes each
+// Kernels divide by scales and keep sums in units of the current one: beyond these, FP32 would overflow.
+constexpr float kLeast = 0x1p-126f, kMost = 0x1p126f, kWidestSpan = 0x1p96f;
+
+/// A packed row's codes, scales and what it has seen.
+struct Row {
+  const uint8_t* codes = nullptr;  // null: beyond N
+  const char* scales = nullptr;
+  double channel = 1;
+  float last = 1;
+  float least = INFINITY, most = 0;
+};
+
+int64_t bytesOf(GroupScaleType type) { return type == GroupScaleType::kBf16 ? 2 : type == GroupScaleType::kE4m3 ? 1 : 4; }
+
+Row rowOf(const Int4Slab& slab, int64_t row) {
+  Row result;
+  if (row >= slab.rows) return result;
+  const bool interleaved = slab.parts.size() == 2;
+  const Int4Rows& part = slab.parts[interleaved ? row / 8 % 2 : 0];
+  const int64_t at = interleaved ? row / 16 * 8 + row % 8 : row;
+  result.codes = part.codes + at * (slab.columns / 2);
+  result.scales = part.scales + at * (slab.columns / kGroup) * bytesOf(slab.scaleType);
+  if (part.channelScale != nullptr) result.channel = part.channelScale[at];
+  return result;
+}
+
+double scaleAt(const char* scales, GroupScaleType type, int64_t group) {
+  if (type == GroupScaleType::kE4m3) return e4m3ToF32(static_cast<uint8_t>(scales[group]));
+  if (type == GroupScaleType::kFp32) {
+    float value;
+    std::memcpy(&value, scales + group * 4, sizeof value);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, scales + group * 2, sizeof bits);
+  return bf16ToF32(bits);
+}
+
+struct CodesSeen {
+  bool anyBut0 = false, minus8 = false;
+};
+
+CodesSeen look(const uint8_t* codes) {
+  uint64_t others = 0, minus8 = 0;
+  for (int i = 0; i < 8; i++) {
+    uint64_t word;
+    std::memcpy(&word, codes + 8 * i, sizeof word);
+    others |= word ^ 0x8888888888888888u;
+    minus8 |= (word - 0x1111111111111111u) & ~word & 0x8888888888888888u;  // a nibble of 0
+  }
+  return {others != 0, minus8 != 0};
+}
+
+uint32_t spread(uint32_t four) {
+  four = (four | four << 8) & 0x00ff00ffu;
+  return (four | four << 4) & 0x0f0f0f0fu;
+}
+
+/// Four codes of row r and four of row r + 8 as one word of int4.cuh.
+template <bool kFull>
+uint32_t packWord(uint32_t evenCodes, uint32_t oddCodes) {
+  const uint32_t even = spread(evenCodes), odd = spread(oddCodes);
+  const uint32_t evenSign = ~even >> 3 & 0x01010101u, oddSign = ~odd >> 3 & 0x01010101u;
+  uint32_t evenMagnitude = (even ^ evenSign * 7) & 0x07070707u, oddMagnitude = (odd ^ oddSign * 7) & 0x07070707u;
+  if (!kFull) evenMagnitude += evenSign, oddMagnitude += oddSign;
+  return evenMagnitude | evenSign << 7 | oddMagnitude << 4 | (oddSign << 8 | oddSign >> 24) << 3;
+}
+
+using Four = uint32_t __attribute__((vector_size(16)));
+
+/// A group of rows r and r + 8, each as pieces of four codes; `out` is where thread 4 · (r % 8) of r's warp begins.
+template <bool kFull>
+void packPair(const uint16_t (&even)[kPairs], const uint16_t (&odd)[kPairs], char* out) {
+  uint32_t words[kPairs];
+  for (int i = 0; i < kPairs; i++) words[i] = packWord<kFull>(even[i], odd[i]);
+  for (int half = 0; half < 2; half++) {
+    Four of[4];  // word w of four threads; a thread stores its four words together
+    std::memcpy(of, words + half * 16, sizeof of);
+    const Four low01 = __builtin_shuffle(of[0], of[1], Four{0, 4, 1, 5}), high01 = __builtin_shuffle(of[0], of[1], Four{2, 6, 3, 7});
+    const Four low23 = __builtin_shuffle(of[2], of[3], Four{0, 4, 1, 5}), high23 = __builtin_shuffle(of[2], of[3], Four{2, 6, 3, 7});
+    const Four threads[4] = {
+        __builtin_shuffle(low01, low23, Four{0, 1, 4, 5}), __builtin_shuffle(low01, low23, Four{2, 3, 6, 7}),
+        __builtin_shuffle(high01, high23, Four{0, 1, 4, 5}), __builtin_shuffle(high01, high23, Four{2, 3, 6, 7})};
+    std::memcpy(out + half * 2048, threads, sizeof threads);
+  }
+}
+
+class Packer {
+ public:
+  Packer(const Int4Slab& slab, const PackedFormat& format, const std::string& what)
+      : slab_(slab), format_(format), what_(what) {}
+
+  PackFindings pack(int64_t from, int64_t to, const std::function<char*(int64_t)>& blockAt) {
+    const int64_t groups = slab_.columns / kGroup;
+    for (int64_t first = from * kRows; first < to * kRows; first += kRows) {
+      for (int64_t r = 0; r < kRows; r++) rows_[r] = rowOf(slab_, first + r);
+      for (int64_t g = 0; g < groups; g++) {
+        packBlock(first, g, blockAt(first / kRows * groups + g));
+        if (found_.needsFull || found_.needsFp32) return found_;
+      }
+    }
+    return found_;
+  }
+
+ private:
+  void packBlock(int64_t first, int64_t group, char* out) {
+    for (int64_t r = 0; r < kRows; r++) {
+      const bool used = takeScale(rows_[r], first + r, group);
+      writeScale(out + 4096, r, rows_[r].last);
+      if (used) {
+        std::memcpy(codes_[r], rows_[r].codes + group * kGroup / 2, sizeof codes_[r]);
+      } else {
+        std::memset(codes_[r], 0x88, sizeof codes_[r]);
+      }
+    }
+    for (int64_t r = 0; r < kRows; r += r % 8 == 7 ? 9 : 1) {
+      char* to = out + (r / 16 * 32 + r % 8 * 4) * 16;
+      if (format_.full) {
+        packPair<true>(codes_[r], codes_[r + 8], to);
+      } else {
+        packPair<false>(codes_[r], codes_[r + 8], to);
+      }
+    }
+  }
+
+  /// Whether the group has anything but zeros; then its scale is the row's last.
+  bool takeScale(Row& row, int64_t index, int64_t group) {
+    if (row.codes == nullptr) return false;
+    const double exact = scaleAt(row.scales, slab_.scaleType, group) * row.channel;
+    const float scale = static_cast<float>(exact), magnitude = std::abs(scale);
+    if (!std::isfinite(exact)) fail(exact, index, group, "a finite one");
+    if (exact == 0) return false;
+    const uint8_t* codes = row.codes + group * kGroup / 2;
+    const CodesSeen seen = look(codes);
+    if (!seen.anyBut0) return false;
+    if (!(magnitude >= kLeast && magnitude <= kMost)) fail(exact, index, group, "one of 2⁻¹²⁶ to 2¹²⁶");
+    row.least = std::min(row.least, magnitude);
+    row.most = std::max(row.most, magnitude);
+    if (row.most / row.least > kWidestSpan) fail(exact, index, group, "all of a row within 2⁹⁶ of each other");
+    uint32_t bits;
+    std::memcpy(&bits, &scale, sizeof bits);
+    found_.needsFp32 = found_.needsFp32 || (format_.scaleBytes == 2 && (bits & 0xffff) != 0);
+    found_.needsFull = found_.needsFull || (!format_.full && seen.minus8);
+    row.last = scale;
+    return true;
+  }
+
+  void writeScale(char* scales, int64_t row, float value) const {
+    // A BF16 number is the upper half of an FP32 one.
+    const char* bytes = reinterpret_cast<const char*>(&value) + 4 - format_.scaleBytes;
+    std::memcpy(scales + row * format_.scaleBytes, bytes, format_.scaleBytes);
+  }
+
+  [[noreturn]] void fail(double scale, int64_t row, int64_t group, const char* wanted) const {
+    throw Error(format("%s: expected every group scale times its row's to be %s, but received %g at row %lld, group %lld",
+                       what_.c_str(), wanted, scale, static_cast<long long>(slab_.firstRow + row),
+                       static_cast<long long>(group)));
+  }
+
+  const Int4Slab& slab_;
+  const PackedFormat format_;
+  const std::string& what_;
+  PackFindings found_;
+  Row rows_[kRows];
+  uint16_t codes_[kRows][kPairs];
+};
+
+}  // namespace
+
+PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
+                      const std::function<char*(int64_t)>& blockAt, const std::string& what) {
+  const int64_t blocks = (slab.rows + kRows - 1) / kRows, parts = std::clamp<int64_t>(threads, 1, blocks);
+  const auto pack = [&](int64_t part) {
+    return Packer(slab, format, what).pack(blocks * part / parts, blocks * (part + 1) / parts, blockAt);
+  };
+  std::vector<std::future<PackFindings>> others;
+  for (int64_t part = 1; part < parts; part++) others.push_back(std::async(std::launch::async, pack, part));
+  PackFindings found = pack(0);
+  for (auto& other : others) {
+    const PackFindings more = other.get();
+    found.needsFull = found.needsFull || more.needsFull;
+    found.needsFp32 = found.needsFp32 || more.needsFp32;
+  }
+  return found;
+}
+
+}  // namespace fireq::cuda

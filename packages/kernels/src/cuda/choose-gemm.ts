@@ -1,0 +1,12 @@
+import { requireAddon } from '../native/load.js'
+import type { GemmChoice } from './addon-types.js'
+import { guarded } from './handle.js'
+
+/**
+ * Which kernel multiplies an [M, K] activation by an [N, K] weight on a device of so many multiprocessors, and how the work
+ * is cut (kernels/cuda/heuristics.hpp). A pure function; needs no GPU. M ≥ 0; N is a multiple of 16, K of 128.
+ */
+export function chooseGemm(m: number, n: number, k: number, multiprocessors: number): GemmChoice {
+  const addon = requireAddon()
+  return guarded(() => addon.cudaChooseGemm(m, n, k, multiprocessors))
+}

@@ -1,0 +1,151 @@
+import { BackendError } from '../errors.js'
+import type { GemmChoice } from './addon-types.js'
+import { chooseGemm } from './choose-gemm.js'
+import type { CudaDevice } from './device.js'
+import type { CudaBuffer, CudaKernel } from './resources.js'
+import type { Argument, CudaStream, TensorMap } from './stream.js'
+
+// The launcher of kernels/cuda/gemm_small.cuh and gemm_large.cuh.
+
+/** A packed weight [N, K] as the kernels read it. */
+export interface PackedWeight {
+  readonly blocks: CudaBuffer
+  readonly n: number
+  readonly k: number
+  /** Codes −8…7, else −7…7. */
+  readonly full: boolean
+  readonly scaleBytes: 2 | 4
+  /** Gate and up interleaved: out is [M, N / 2]. */
+  readonly siluMul: boolean
+}
+
+export interface Gemm {
+  readonly weight: PackedWeight
+  /** E4M3 [M, K]. */
+  readonly x: CudaBuffer
+  /** FP32 [M]. */
+  readonly xScale: CudaBuffer
+  readonly m: number
+  /** BF16 [M, N], or [M, N / 2]. */
+  readonly out: CudaBuffer
+  /** BF16 [N], in the packed weight's order. */
+  readonly bias: CudaBuffer | null
+  /** BF16 [M, N]; may be `out`. */
+  readonly residual: CudaBuffer | null
+  readonly dependent: boolean
+}
+
+/** Enqueues the kernel that `chooseGemm` picks; for M = 0, nothing. Sizes of buffers are the caller's business. */
+export function launchGemm(device: CudaDevice, stream: CudaStream, gemm: Gemm, what: string): void {
+  const { weight, m } = gemm
+  const choice = chooseGemm(m, weight.n, weight.k, device.info.multiprocessors)
+  if (choice.family === 'none') return
+  const name = gemmKernelName(choice, weight)
+  const kernel = device.kernel(name)
+  const info = kernelInfo(kernel, name)
+  if (info.fullCodes !== weight.full || info.scaleBytes !== weight.scaleBytes) {
+    throw new BackendError(`${what}: kernel ${name} doesn't read weights as they are packed`)
+  }
+  const cut = choice.family === 'small' ? cutSmall(gemm, choice, info) : cutLarge(gemm, choice, info, device)
+  const shape = { block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent: gemm.dependent } as const
+  stream.launch(kernel, { ...shape, grid: cut.grid, cluster: cut.cluster }, [{ fields: cut.fields }], what)
+}
+
+export function gemmKernelName(
+  { family, features, tokens }: GemmChoice,
+  { full, scaleBytes, siluMul }: Pick<PackedWeight, 'full' | 'scaleBytes' | 'siluMul'>,
+): string {
+  const kind = `${siluMul ? 'silu_' : ''}${full ? 'full' : 'sym'}_${scaleBytes === 2 ? 'bf16' : 'fp32'}`
+  return `i4_${family}_f${features}_t${tokens}_${kind}`
+}
+
+/** kernels/cuda/kernel_info.h */
+interface KernelInfo {
+  readonly features: number
+  readonly tokens: number
+  readonly batch: number
+  readonly storeTokens: number
+  readonly cluster: number
+  readonly threads: number
+  readonly sharedBytes: number
+  readonly fullCodes: boolean
+  readonly scaleBytes: number
+}
+
+function kernelInfo(kernel: CudaKernel, name: string): KernelInfo {
+  const bytes = kernel.constant(`${name}_info`)
+  if (bytes.length !== 36) throw new BackendError(`Expected 36 bytes of ${name}_info but received ${bytes.length}`)
+  const view = new DataView(bytes.buffer, bytes.byteOffset)
+  const at = (index: number): number => view.getInt32(4 * index, true)
+  return {
+    features: at(0),
+    tokens: at(1),
+    batch: at(2),
+    storeTokens: at(3),
+    cluster: at(4),
+    threads: at(5),
+    sharedBytes: at(6),
+    fullCodes: at(7) !== 0,
+    scaleBytes: at(8),
+  }
+}
+
+interface Cut {
+  readonly grid: readonly [number, number, number]
+  readonly cluster: number
+  /** The kernel's parameters, in their order. */
+  readonly fields: readonly Exclude<Argument, { readonly fields: unknown }>[]
+}
+
+const i32 = (value: number) => ({ type: 'i32', value }) as const
+
+/** GemmSmallParams; a cluster has every part of K of its features. */
+function cutSmall({ weight, x, xScale, m, out, bias, residual }: Gemm, choice: GemmChoice, info: KernelInfo): Cut {
+  const { n, k, blocks } = weight
+  const { tokens, cluster, batch, features } = info
+  const groups: TensorMap = {
+    tensor: x,
+    type: 'u8',
+    sizes: [128, m, k / 128],
+    strides: [k, 128],
+    box: [128, tokens / cluster, batch],
+    swizzle: 128,
+  }
+  const ranks = cluster * choice.split
+  return {
+    grid: [Math.ceil(n / (features * cluster)) * ranks, Math.ceil(m / tokens), 1],
+    cluster: ranks,
+    fields: [groups, blocks, xScale, out, bias, residual, i32(m), i32(n), i32(k)],
+  }
+}
+
+/** GemmLargeParams; persistent blocks, as many as there are tiles or multiprocessors. Its cluster is compiled in. */
+function cutLarge(gemm: Gemm, { sweep }: GemmChoice, info: KernelInfo, device: CudaDevice): Cut {
+  const { weight, x, xScale, m, out, bias, residual } = gemm
+  const { n, k, blocks, siluMul } = weight
+  const { tokens, cluster, features, storeTokens } = info
+  const columns = siluMul ? n / 2 : n
+  const activations: TensorMap = {
+    tensor: x,
+    type: 'u8',
+    sizes: [k, m],
+    strides: [k],
+    box: [128, tokens / cluster],
+    swizzle: 128,
+  }
+  const output: TensorMap = {
+    tensor: out,
+    type: 'bf16',
+    sizes: [columns, m],
+    strides: [2 * columns],
+    box: [siluMul ? 32 : 64, storeTokens],
+    swizzle: siluMul ? 64 : 128,
+  }
+  const tiles = Math.ceil(m / tokens) * Math.ceil(n / (features * cluster))
+  const clusters = Math.min(tiles, Math.floor(device.info.multiprocessors / cluster))
+  return {
+    grid: [clusters * cluster, 1, 1],
+    cluster: 1,
+    fields: [activations, output, blocks, xScale, bias, residual, i32(m), i32(n), i32(k), i32(sweep)],
+  }
+}

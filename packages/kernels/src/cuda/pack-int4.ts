@@ -1,0 +1,108 @@
+import { setImmediate } from 'node:timers/promises'
+import type { Int4Tensor } from '@fireq/formats'
+import type { NativeInt4Slab } from './addon-types.js'
+import { asBackendError } from './handle.js'
+import type { CudaBuffer } from './resources.js'
+import type { CudaStream } from './stream.js'
+
+/** Rows of a packed block, and its bytes of codes. */
+const BLOCK_ROWS = 64
+const BLOCK_CODE_BYTES = 4096
+const GROUP = 128
+/** Of pinned memory. */
+const CHUNK_BYTES = 2 ** 21
+/** Slabs on their way at once; node has four threads for such work. */
+const IN_FLIGHT = 8
+
+export interface PackedInt4 {
+  readonly blocks: CudaBuffer
+  /** There is a −8, which costs some speed. */
+  readonly full: boolean
+  /** 2: every group's scale times its row's is a BF16 number. 4: they are kept in FP32. */
+  readonly scaleBytes: 2 | 4
+}
+
+/** Bytes of a packed [N, K] weight. */
+export function packedBytes(n: number, k: number, scaleBytes: number): number {
+  return Math.ceil(n / BLOCK_ROWS) * (k / GROUP) * (BLOCK_CODE_BYTES + BLOCK_ROWS * scaleBytes)
+}
+
+/**
+ * Packs a weight in groups of 128 into a device buffer (kernels/cuda/int4.cuh), on other threads. It begins with the
+ * cheapest format and starts over with the next when it meets what that can't hold, which is usually at the very start.
+ */
+export async function packInt4(
+  stream: CudaStream,
+  tensor: Int4Tensor,
+  interleave: boolean,
+  what: string,
+): Promise<PackedInt4> {
+  const [n, k] = tensor.shape
+  let full = false
+  let scaleBytes: 2 | 4 = 2
+  for (;;) {
+    const blocks = stream.allocate(packedBytes(n, k, scaleBytes), what)
+    try {
+      const missing = await uploadSlabs(stream, slabsOf(tensor, interleave), { full, scaleBytes }, blocks, what)
+      if (missing === 0) return { blocks, full, scaleBytes }
+      full ||= (missing & 1) !== 0
+      if ((missing & 2) !== 0) scaleBytes = 4
+    } catch (error) {
+      blocks.dispose()
+      throw asBackendError(error)
+    }
+    blocks.dispose()
+  }
+}
+
+/** Returns what the format can't hold, of all slabs; stops at the first that says so. */
+async function uploadSlabs(
+  stream: CudaStream,
+  slabs: Iterable<NativeInt4Slab>,
+  format: { readonly full: boolean; readonly scaleBytes: number },
+  to: CudaBuffer,
+  what: string,
+): Promise<number> {
+  const pending: Promise<number>[] = []
+  let missing = 0
+  let offset = 0
+  try {
+    for (const slab of slabs) {
+      if (pending.length >= IN_FLIGHT) missing |= await pending.shift()!
+      if (missing !== 0) break
+      await setImmediate() // copying a slab takes a moment: lets others run between two
+      const done = stream.uploadInt4(slab, format, to, offset, what)
+      done.catch(() => undefined) // an earlier slab's failure is reported first
+      pending.push(done)
+      offset += packedBytes(slab.rows, slab.columns, format.scaleBytes)
+    }
+    while (pending.length > 0) missing |= await pending.shift()!
+    return missing
+  } finally {
+    await Promise.allSettled(pending)
+  }
+}
+
+/** The weight in pieces of whole blocks that each fit a chunk of pinned memory. */
+function* slabsOf(tensor: Int4Tensor, interleave: boolean): Generator<NativeInt4Slab> {
+  const [n, k] = tensor.shape
+  const blockRowBytes = packedBytes(BLOCK_ROWS, k, 4) + BLOCK_ROWS * 4 // with a scale a row
+  const step = BLOCK_ROWS * Math.max(1, Math.floor((CHUNK_BYTES - 128) / blockRowBytes))
+  for (let firstRow = 0; firstRow < n; firstRow += step) {
+    const rows = Math.min(step, n - firstRow)
+    const parts = interleave
+      ? [partOf(tensor, firstRow / 2, rows / 2), partOf(tensor, (n + firstRow) / 2, rows / 2)]
+      : [partOf(tensor, firstRow, rows)]
+    yield { parts, scaleType: tensor.groupScale.dtype, rows, columns: k, firstRow }
+  }
+}
+
+function partOf(tensor: Int4Tensor, from: number, rows: number): NativeInt4Slab['parts'][number] {
+  const { shape, codes, groupScale, channelScale } = tensor
+  const [codeBytes, groups] = [shape[1] / 2, shape[1] / GROUP]
+  return {
+    codes: codes.subarray(from * codeBytes, (from + rows) * codeBytes),
+    scales: groupScale.data.subarray(from * groups, (from + rows) * groups),
+    channelScale: channelScale?.subarray(from, from + rows),
+  }
+}
