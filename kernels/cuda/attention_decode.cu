@@ -1,0 +1,14 @@
+// The instantiations of attention_decode.cuh: attention_decode_q<queries a key-value head>_<scale format>.
+#include "attention_decode.cuh"
+
+using namespace fireq;
+
+#define FIREQ_ATTENTION_DECODE(NAME, FORMAT, TILES, PER_SM)                                                              \
+  extern "C" __global__ void __launch_bounds__(128, PER_SM) NAME(const __grid_constant__ AttentionDecodeParams p) { \
+    attentionDecode<FORMAT, TILES>(p);                                                                            \
+  }
+
+FIREQ_ATTENTION_DECODE(attention_decode_q8_bf16, ScaleFormat::kBf16Symmetric, 1, 4)
+FIREQ_ATTENTION_DECODE(attention_decode_q8_asym, ScaleFormat::kE4m3Asymmetric, 1, 4)
+FIREQ_ATTENTION_DECODE(attention_decode_q16_bf16, ScaleFormat::kBf16Symmetric, 2, 2)
+FIREQ_ATTENTION_DECODE(attention_decode_q16_asym, ScaleFormat::kE4m3Asymmetric, 2, 2)
