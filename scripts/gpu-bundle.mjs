@@ -1,10 +1,11 @@
 // Packs what the GPU tests and benchmarks need into one folder, for a machine that has an NVIDIA driver and nothing else:
-// node, the native addon with its kernels, and the tests and benchmarks as one file each.
+// node, the native addon with its kernels, and the tests and benchmarks as one file each. `repro bench gemm` there times
+// cuBLASLt too if python3 has PyTorch.
 //
 //   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node] [--no-build]
 //
-// Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `test`, `bench --json FILE`, or
-// `sanitize`, the tests under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one.
+// Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `test`, `bench` with the options of
+// `repro bench gemm`, or `sanitize`, the tests under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one.
 // `--no-build` takes the addon as it is.
 import { spawnSync } from 'node:child_process'
 import {
@@ -40,6 +41,7 @@ rmSync(out, { recursive: true, force: true })
 mkdirSync(out, { recursive: true })
 copyFileSync(addon, join(out, 'fireq.node'))
 await bundleScripts()
+copyFileSync(join(root, 'apps/repro/bench/gemm_baselines.py'), join(out, 'gemm_baselines.py'))
 if (!options['system-node']) copyFileSync(packedNode(), join(out, 'node.xz'))
 writeRunner()
 report()
@@ -57,6 +59,7 @@ async function bundleScripts() {
     entry: {
       tests: join(root, 'packages/kernels/test/cuda/gpu/main.ts'),
       bench: join(root, 'packages/kernels/bench/gpu.ts'),
+      repro: join(root, 'apps/repro/src/bench/standalone.ts'),
     },
     outDir: out,
     format: 'esm',
@@ -118,12 +121,17 @@ else
 fi
 
 export FIREQ_ADDON="$here/fireq.node"
+export FIREQ_COMMIT="\${FIREQ_COMMIT:-${commit()}}"
+bench() {
+  "$node" "$here/bench.mjs"
+  "$node" "$here/repro.mjs" bench gemm "$@"
+}
 case $what in
   test) "$node" --test-reporter=spec "$here/tests.mjs" ;;
-  bench) "$node" "$here/bench.mjs" "$@" ;;
+  bench) bench "$@" ;;
   all)
     "$node" --test-reporter=spec "$here/tests.mjs"
-    "$node" "$here/bench.mjs" "$@"
+    bench "$@"
     ;;
   sanitize)
     # The tests provoke errors of the API, which they check themselves.
@@ -140,6 +148,13 @@ esac
 `,
     { mode: 0o755 },
   )
+}
+
+/** What the addon and the scripts were made from; marked if there are changes that aren't in it. */
+function commit() {
+  const git = (...args) => spawnSync('git', args, { cwd: root, encoding: 'utf8' }).stdout?.trim() ?? ''
+  const head = git('rev-parse', 'HEAD')
+  return head && git('status', '--porcelain') ? `${head}-dirty` : head
 }
 
 function report() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
 import pc from 'picocolors'
+import { addBenchCommand } from './bench/command.js'
 import { addCommonOptions } from './cli/options.js'
 import { type RunOptions, runExperiment } from './cli/run-experiment.js'
 import { experiments } from './experiments/index.js'
@@ -32,6 +33,8 @@ for (const experiment of experiments) {
   experiment.options?.(command)
   command.action((options: RunOptions) => runExperiment(experiment, options, interrupt.signal))
 }
+
+addBenchCommand(program.command('bench').description('times of kernels'), interrupt.signal)
 
 try {
   await program.parseAsync()

@@ -17,7 +17,7 @@ export function toMarkdown(report: Report, provenance: Provenance): string {
   return `${blocks.join('\n\n')}\n`
 }
 
-function markdownTable(table: Table): string {
+export function markdownTable(table: Table): string {
   const { columns, rows } = table
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
   return [

@@ -50,7 +50,8 @@ export function describeProvenance({ commit, dirty, machine, backend, date, seco
   return `${date.slice(0, 10)}, ${code}, ${machine.cores} × ${machine.cpu}, load ${machine.load}, Node ${machine.node.slice(1)}, ${backend.name} backend (${backend.description}), ${seconds} s`
 }
 
-function commitOf(dir: string): Pick<Provenance, 'commit' | 'dirty'> {
+/** The commit of the repository that a folder is in, and whether there are changes that aren't in it. */
+export function commitOf(dir: string): Pick<Provenance, 'commit' | 'dirty'> {
   const git = (...args: string[]): string =>
     execFileSync('git', args, { cwd: dir, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
   try {

@@ -1,0 +1,112 @@
+import { CudaDevice, cudaStatus } from '@fireq/kernels'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import pc from 'picocolors'
+import { createProgress } from '../terminal/progress.js'
+import { terminalTable } from '../terminal/table.js'
+import { Baselines } from './baselines.js'
+import { benchGemm, type GemmSettings } from './gemm.js'
+import { describeMachine, type GemmResult, ratioTable, resultOf, shapeTables, writeGemmResult } from './report.js'
+import { type GemmShape, LAYERS, type Layer, MODEL_NAMES, shapesOf, TOKENS } from './shapes.js'
+
+interface GemmOptions {
+  readonly models: readonly string[]
+  readonly layers: readonly Layer[]
+  readonly shapes?: readonly GemmShape[]
+  readonly tokens: readonly number[]
+  readonly rounds: number
+  readonly codes: GemmSettings['codes']
+  readonly baselines: boolean
+  readonly python: string
+  readonly out: string
+}
+
+/** `bench gemm` */
+export function addBenchCommand(bench: Command, signal: AbortSignal): void {
+  bench
+    .command('gemm')
+    .description(
+      "INT4 × FP8 linear layers beside cuBLASLt's FP8 and BF16 (through PyTorch, if python has it), on a GPU",
+    )
+    .option('--models <names>', `of ${MODEL_NAMES.join(', ')}`, namesOf(MODEL_NAMES), MODEL_NAMES)
+    .option('--layers <names>', `of ${LAYERS.join(', ')}`, namesOf(LAYERS), LAYERS)
+    .option('--shapes <NxK,…>', 'these weights instead', shapeList)
+    .option('--tokens <M,…>', 'numbers of tokens', tokenList, TOKENS)
+    .option('--rounds <n>', 'turns of each contestant; the median counts', wholeNumber, 7)
+    .addOption(new Option('--codes <range>', 'sym: −7…7, full: −8…7').choices(['sym', 'full']).default('sym'))
+    .option('--no-baselines', 'our kernels only')
+    .option('--python <command>', 'the python that has PyTorch', 'python3')
+    .option('--out <dir>', 'where results go', 'results')
+    .action((options: GemmOptions) => runGemm(options, signal))
+}
+
+async function runGemm(options: GemmOptions, signal: AbortSignal): Promise<void> {
+  const status = cudaStatus()
+  if (!status.usable) {
+    process.stdout.write(`skipped: no GPU: ${status.problem}\n`)
+    return
+  }
+  const began = new Date()
+  const progress = createProgress()
+  const shapes = options.shapes ?? shapesOf(options.models, options.layers)
+  const settings = { shapes, tokens: options.tokens, rounds: options.rounds, codes: options.codes }
+  using device = CudaDevice.open()
+  using stream = device.createStream()
+  let result: GemmResult
+  const { baselines, about } = await startBaselines(options)
+  try {
+    if ('notRun' in about) progress.note(`baselines not run: ${about.notRun}`)
+    const rows = await benchGemm(device, stream, baselines, settings, progress, signal)
+    result = await resultOf(device, settings, about, rows, began)
+  } finally {
+    progress.stop()
+    baselines?.[Symbol.dispose]()
+  }
+  const tables = [...shapeTables(result.rows), ratioTable(result.rows)]
+  const lines = tables.flatMap((table) => ['', pc.bold(table.caption!.replaceAll('**', '')), terminalTable(table)])
+  const files = await writeGemmResult(result, options.out)
+  process.stdout.write(`${[...lines, '', pc.dim(describeMachine(result)), '', ...files].join('\n')}\n`)
+}
+
+async function startBaselines({ baselines, python }: GemmOptions): Promise<{
+  readonly baselines: Baselines | undefined
+  readonly about: GemmResult['baselines']
+}> {
+  if (!baselines) return { baselines: undefined, about: { notRun: 'not asked for' } }
+  try {
+    const started = await Baselines.start(python)
+    return { baselines: started, about: started.about! }
+  } catch (error) {
+    return { baselines: undefined, about: { notRun: error instanceof Error ? error.message : String(error) } }
+  }
+}
+
+function namesOf<T extends string>(known: readonly T[]): (text: string) => readonly T[] {
+  return (text) =>
+    text.split(',').map((name) => {
+      const found = known.find((candidate) => candidate.toLowerCase() === name.toLowerCase())
+      if (found === undefined) throw new InvalidArgumentError(`Expected some of ${known.join(', ')}.`)
+      return found
+    })
+}
+
+function shapeList(text: string): GemmShape[] {
+  return text.split(',').map((shape) => {
+    const [, n, k] = (/^(\d+)x(\d+)$/.exec(shape) ?? []).map(Number)
+    if (!n || !k || n % 16 !== 0 || k % 128 !== 0) {
+      throw new InvalidArgumentError('Expected NxK,… with N a multiple of 16 and K of 128.')
+    }
+    return { n, k, layers: [`${n} × ${k}`] }
+  })
+}
+
+function tokenList(text: string): number[] {
+  return text.split(',').map(wholeNumber)
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < 1 || value > 2 ** 24) {
+    throw new InvalidArgumentError('Expected a whole number of at least 1.')
+  }
+  return value
+}
