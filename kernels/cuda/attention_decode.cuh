@@ -6,7 +6,7 @@
 // * the query heads of a key-value head, and a sequence's new tokens, are the columns of one product: each key and value
 //   is read and decoded once for all of them. Scores are K·qᵀ, the output is Vᵀ·pᵀ, so that 8 queries fill a tile;
 // * warps work alone, on 32 tokens at a time. The cache's layout is that of mma's fragments, and a warp copies to shared
-//   memory just what it reads itself, so there is no barrier, and two blocks of tokens a warp are always on their way;
+//   memory just what it reads itself, so there is no barrier, and a page of tokens a warp is always on its way;
 // * a sequence is cut into chunks of a fixed length, one block each; the block that finishes a sequence last adds up the
 //   chunks in order. Lengths are read on the device, so that a captured graph serves any.
 //
@@ -29,13 +29,14 @@ struct AttentionDecodeParams {
   uint16_t* out;               // BF16 [sequences · newTokens, queryHeads, 128]
   float* partial;              // [sequences, keyHeads, chunks, 16 · (128 + 2)]: of sequences of more than one chunk
   uint32_t* arrived;           // [sequences, keyHeads], zero before and after
-  int queryHeads, keyHeads, newTokens, pagesPerSequence, chunkTokens;
+  int queryHeads, keyHeads, newTokens, pagesPerSequence;
+  int chunkTokens;             // a multiple of 64
   float softmaxScale;
 };
 
 namespace decode {
 
-constexpr int kWarps = 4, kStages = 3, kKeys = kKvBlockTokens / 8;  // keys of a block that a lane has scores of
+constexpr int kWarps = 4, kStages = 2, kPageBlocks = kPageTokens / kKvBlockTokens, kKeys = kKvBlockTokens / 8;  // keys of a block that a lane has scores of
 constexpr int kMaxQueries = 16, kPartialFloats = kMaxQueries * (kHeadDim + 2);
 constexpr float kInfinity = __builtin_huge_valf(), kLog2e = 1.4426950408889634f;
 constexpr float kLog2Numerator = 14.f;  // numerators are up to 2¹⁴: FP16 then reaches down to 2⁻³⁸ of the largest
@@ -304,9 +305,9 @@ __device__ __forceinline__ void addUp(int queries, int sources, float* factors, 
   }
 }
 
-/// A warp's ring of blocks, and then what it adds to its chunk.
+/// A warp's ring of pages, and then what it adds to its chunk.
 union WarpShared {
-  Block ring[kStages];
+  Block ring[kStages][kPageBlocks];
   struct {
     float out[kMaxQueries][kHeadDim + 4];
     float largest[kMaxQueries], total[kMaxQueries];
@@ -329,13 +330,12 @@ __device__ __forceinline__ void attentionDecode(const AttentionDecodeParams& p) 
 #pragma unroll
   for (int n = 0; n < kTiles; n++) queries[n] = loadQueries(p, sequence, keyHead, n, length);
   const int32_t* pages = p.pageTable + static_cast<size_t>(sequence) * p.pagesPerSequence;
-  const int firstBlock = chunk * p.chunkTokens / kKvBlockTokens;
-  const int lastBlock = (min(length, (chunk + 1) * p.chunkTokens) + kKvBlockTokens - 1) / kKvBlockTokens;
+  const int end = min(length, (chunk + 1) * p.chunkTokens), lastPage = (end + kPageTokens - 1) / kPageTokens;
 
   Running running[kTiles] = {};
 #pragma unroll
   for (int n = 0; n < kTiles; n++) running[n].largest[0] = running[n].largest[1] = -kInfinity;
-  Block(&ring)[kStages] = shared[warp].ring;
+  auto& ring = shared[warp].ring;
   __shared__ uint64_t barriers[kWarps][kStages];
   const uint32_t full = ptx::smemAddress(barriers[warp]);
   if (lane == 0) {
@@ -343,27 +343,31 @@ __device__ __forceinline__ void attentionDecode(const AttentionDecodeParams& p) 
     ptx::barrierInitFence();
   }
   __syncwarp();
-  // The page number is known one block ahead: its load would hold up the copy.
-  const auto pageOf = [&](int block) { return block < lastBlock ? pages[block / 2] : 0; };
-  const auto fetch = [&](int block, int page, int stage) {
-    if (lane != 0 || block >= lastBlock) return;
-    const uint8_t* from = p.cache + (static_cast<size_t>(page) * p.keyHeads + keyHead) * kKvPageBytes + block % 2 * kKvBlockBytes;
-    ptx::barrierArriveExpect(full + stage * 8, kKvBlockBytes);
-    ptx::copyBulk(ptx::smemAddress(&ring[stage]), from, kKvBlockBytes, full + stage * 8);
+  // Where a page lies is known one page ahead: its load would hold up the copy.
+  const auto placeOf = [&](int page) { return page < lastPage ? pages[page] : 0; };
+  const auto fetch = [&](int page, int place, int stage) {
+    if (lane != 0 || page >= lastPage) return;
+    ptx::barrierArriveExpect(full + stage * 8, kKvPageBytes);
+    ptx::copyBulk(ptx::smemAddress(&ring[stage]), p.cache + (static_cast<size_t>(place) * p.keyHeads + keyHead) * kKvPageBytes, kKvPageBytes,
+                  full + stage * 8);
   };
-  int block = firstBlock + warp, stage = 0, parity = 0;
+  int page = chunk * p.chunkTokens / kPageTokens + warp, stage = 0, parity = 0;
 #pragma unroll
-  for (int i = 0; i < kStages; i++) fetch(block + i * kWarps, pageOf(block + i * kWarps), i);
-  int nextPage = pageOf(block + kStages * kWarps);
+  for (int i = 0; i < kStages; i++) fetch(page + i * kWarps, placeOf(page + i * kWarps), i);
+  int nextPlace = placeOf(page + kStages * kWarps);
 #pragma unroll 1
-  for (; block < lastBlock; block += kWarps) {
+  for (; page < lastPage; page += kWarps) {
     ptx::barrierWait(full + stage * 8, parity);
-    const int position = block * kKvBlockTokens;
-    const bool masked = position + kKvBlockTokens + p.newTokens - 1 > length;
-    attend<kFormat, kTiles>(ring[stage], queries, position, length, masked, running);
+#pragma unroll 1
+    for (int half = 0; half < kPageBlocks; half++) {
+      const int position = page * kPageTokens + half * kKvBlockTokens;
+      if (position >= end) break;
+      const bool masked = position + kKvBlockTokens + p.newTokens - 1 > length;
+      attend<kFormat, kTiles>(ring[stage][half], queries, position, length, masked, running);
+    }
     __syncwarp();
-    fetch(block + kStages * kWarps, nextPage, stage);
-    nextPage = pageOf(block + (kStages + 1) * kWarps);
+    fetch(page + kStages * kWarps, nextPlace, stage);
+    nextPlace = placeOf(page + (kStages + 1) * kWarps);
     if (++stage == kStages) stage = 0, parity ^= 1;
   }
 

@@ -12,7 +12,7 @@ from driver import Module, check, cuda
 from gemm import pointer, relative_error
 from harness import times
 
-D, PAGE, WARPS_SHARED = 128, 64, 4 * 3 * (4096 + 128)
+D, PAGE, WARPS_SHARED = 128, 64, 4 * 2 * 8448
 PAGE_BYTES = PAGE * (64 + 64 + 4)
 E4M3 = torch.float8_e4m3fn
 
