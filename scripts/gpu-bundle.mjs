@@ -70,6 +70,10 @@ async function bundleScripts() {
     noExternal: [/.*/],
     config: false,
     silent: true,
+    // For packages that are CommonJS.
+    banner: {
+      js: "import { createRequire as requireFor } from 'node:module'; const require = requireFor(import.meta.url);",
+    },
     esbuildOptions: (esbuild) => {
       esbuild.conditions = ['fireq-source', 'node', 'import', 'default']
     },

@@ -1,9 +1,10 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { dequantizeInt4, f32ToBf16Bits, unpackInt4 } from '@fireq/formats'
 import { cudaStatus } from '@fireq/kernels'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { FakeDriverFactory, nothing } from '../../../packages/kernels/test/cuda/fake-driver/fake-driver.js'
 import { Baselines } from '../src/bench/baselines.js'
 import type { GemmRow } from '../src/bench/gemm.js'
 import { activationPattern, randomWeight, sampledError, spread, tokenScales } from '../src/bench/linear-problem.js'
@@ -147,6 +148,63 @@ describe('the report', () => {
     expect(text).toContain('| 1 | 1.23 | 100 | 3000 | 2.00 | 3.00 | 4.00 | 1.621 | 1.60e-3 | 3.00e-3 | small 128 × 8 |')
     expect(text).toContain('| 8 | 2.00 | 100 | 3000 | – | – | – | – | 1.60e-3 | – | small 128 × 8 |')
     expect(shapeTables(result.rows)).toHaveLength(2)
+  })
+})
+
+// Without kernels there is nothing to launch.
+const factory = cudaStatus().toolkitVersion === undefined ? undefined : new FakeDriverFactory()
+afterAll(() => factory?.close())
+
+describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pretended GPU', () => {
+  // The address of a struct with a tensor map is a multiple of 128 since CUDA 13.
+  const parameterBytes = Number.parseInt(cudaStatus().toolkitVersion ?? '0', 10) >= 13 ? 256 : 192
+
+  it('takes turns with the baselines, and writes what it found', async () => {
+    const driver = factory!.make({ memory: 2 ** 30 })
+    driver.setParameters([parameterBytes])
+    const python = join(folder, 'turns')
+    const answers = `case "$line" in *about*) echo '{"result": {"torch": "2.0", "cuda": "13.0", "gpu": "G"}}';;
+*tokens*) echo '{"result": {"fp8Error": 0.003}}';; *fp8Row*) echo '{"result": 25}';; *fp8Tensor*) echo '{"result": 50}';;
+*bf16*) echo '{"result": 100}';; *) echo '{"result": null}';; esac`
+    await writeFile(python, `#!/bin/sh\nwhile read line; do echo "$line" >>"${folder}/asked"; ${answers}\ndone\n`)
+    await chmod(python, 0o755)
+    const out = join(folder, 'pretended-results')
+    const args = ['bench', 'gemm', '--shapes', '256x512', '--tokens', '1,8', '--rounds', '3', '--python', python]
+    const { code, stdout, stderr } = await repro([...args, '--out', out], undefined, {
+      LD_LIBRARY_PATH: dirname(driver.library),
+      FIREQ_COMMIT: 'abc',
+    })
+    expect(stderr).toContain('[2/2] 256 × 512, 8 tokens')
+    expect(code, stderr).toBe(0)
+    const result = JSON.parse(await readFile(/^.*gemm-.*\.json$/m.exec(stdout)![0], 'utf8')) as GemmResult
+    expect(result).toMatchObject({
+      commit: 'abc',
+      baselines: { torch: '2.0' },
+      machine: { gpu: 'Fake GPU' },
+      rounds: 3,
+    })
+    // A graph of 48 takes 1.5 ms there.
+    expect(result.rows.map(({ m, ratio, fp8Error }) => ({ m, ratio, fp8Error }))).toEqual([
+      { m: 1, ratio: 25 / (1500 / 48), fp8Error: 0.003 },
+      { m: 8, ratio: 25 / (1500 / 48), fp8Error: 0.003 },
+    ])
+    expect(result.rows[0]!.microseconds).toEqual({ ours: 1500 / 48, fp8Row: 25, fp8Tensor: 50, bf16: 100 })
+    const asked = (await readFile(join(folder, 'asked'), 'utf8')).trim().split('\n')
+    const turn = ['fp8Tensor', 'fp8Row', 'bf16'].map((name) => JSON.stringify({ do: 'time', name }))
+    expect(asked.slice(0, 3).map((line) => JSON.parse(line).do)).toEqual(['about', 'weight', 'tokens'])
+    expect(asked.slice(3, 15)).toEqual([...turn, ...turn, ...turn, ...turn]) // once before it counts
+    expect(driver.alive()).toEqual(nothing)
+  })
+
+  it('runs without baselines', async () => {
+    const driver = factory!.make({ memory: 2 ** 30 })
+    driver.setParameters([parameterBytes])
+    const args = ['bench', 'gemm', '--shapes', '64x128', '--tokens', '3', '--codes', 'full', '--python', '/no/python']
+    const env = { LD_LIBRARY_PATH: dirname(driver.library) }
+    const { code, stdout, stderr } = await repro([...args, '--out', join(folder, 'alone')], undefined, env)
+    expect(code, stderr).toBe(0)
+    expect(stderr).toContain('baselines not run: could not run /no/python')
+    expect(stdout).toContain('codes −8…7')
   })
 })
 

@@ -16,12 +16,16 @@ export interface Outcome {
 }
 
 /** Runs the built program to its end; sends SIGINT when `interruptAt` appears on stderr. */
-export function repro(args: readonly string[], interruptAt?: string): Promise<Outcome> {
+export function repro(
+  args: readonly string[],
+  interruptAt?: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
   return new Promise((done) => {
     const child = execFile(
       process.execPath,
       [binary, ...args],
-      { env: { ...process.env, NO_COLOR: '1' }, maxBuffer: 1 << 26 },
+      { env: { ...process.env, NO_COLOR: '1', ...env }, maxBuffer: 1 << 26 },
       (error, stdout, stderr) => done({ code: error ? Number(error.code ?? -1) : 0, stdout, stderr }),
     )
     let seen = ''
