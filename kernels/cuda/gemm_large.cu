@@ -21,10 +21,6 @@ using namespace fireq;
   FIREQ_GEMM_LARGE(NAME##_silu_full_bf16, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kBf16)             \
   FIREQ_GEMM_LARGE(NAME##_silu_full_fp32, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kFp32)
 
-#ifndef FIREQ_NO_KINDS  // bench/gemm_large_variants.cu makes its own
 //                     name                 row blocks, token parts, accumulator depth, tokens, stages
 FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t256, 1, 2, 1, 256, 5)
-FIREQ_GEMM_LARGE_KINDS(i4_large_f256_t128, 2, 1, 1, 128, 6)
 FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t128, 1, 1, 2, 128, 8)
-FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t64, 1, 1, 2, 64, 10)
-#endif

@@ -18,6 +18,7 @@
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
+#include "ring.cuh"
 #include "wgmma.cuh"
 
 namespace fireq {
@@ -88,15 +89,6 @@ template <class C>
 constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, C::kStoreTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
 
-/// Position in the ring of stages.
-template <int kStages>
-struct Ring {
-  int stage = 0, parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
-
 /// Tile number → token tile and feature tile (of the whole cluster), sweeping all features for a few token tiles at a time.
 struct TileOrder {
   int tokenTiles, featureTiles, perSweep;
@@ -111,8 +103,10 @@ struct TileOrder {
   __device__ __forceinline__ int count() const { return tokenTiles * featureTiles; }
 };
 
+/// One thread's part of fetching: part 0 the activations, the others a block of weights each. A copy of the engine costs its
+/// thread some 150 cycles, so one thread for all of them would fetch a stage slower than it is multiplied.
 template <class C>
-__device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeShared<C>& shared, const TileOrder& order) {
+__device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeShared<C>& shared, const TileOrder& order, int part) {
   const uint32_t rank = C::kCluster > 1 ? ptx::clusterRank() : 0;
   const int clusters = gridDim.x / C::kCluster, groups = p.K / kGroupSize, blocks = (p.N + kBlockRows - 1) / kBlockRows;
   constexpr int kPart = C::kTokens / C::kCluster;
@@ -125,24 +119,28 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
     order.locate(tile, token, feature);
     const int firstBlock = (feature * C::kCluster + rank) * C::kBlocks;
     const int validBlocks = max(0, min(C::kBlocks, blocks - firstBlock));
-    const uint8_t* from = p.weight + static_cast<size_t>(firstBlock) * groups * kBlock;
     const int row = token * C::kTokens + rank * kPart;
+    const uint8_t* from = p.weight + static_cast<size_t>(firstBlock + part - 1) * groups * kBlock;
     for (int g = 0; g < groups; g++, ring.advance(), from += kBlock) {
       const int stage = ring.stage;
       ptx::barrierWait(empty + stage * 8, ring.parity ^ 1);
-      ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * kBlock);
-      if constexpr (C::kCluster > 1)
-        ptx::copyTileMulticast(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8,
-                               (1 << C::kCluster) - 1);
-      else
-        ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8);
-#pragma unroll 1
-      for (int b = 0; b < validBlocks; b++)
-        ptx::copyBulk(weight + (stage * C::kBlocks + b) * kBlock, from + static_cast<size_t>(b) * groups * kBlock, kBlock,
-                      full + stage * 8);
+      if (part == 0) {
+        ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * kBlock);
+        if constexpr (C::kCluster > 1)
+          ptx::copyTileMulticast(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8, (1 << C::kCluster) - 1);
+        else
+          ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, row, full + stage * 8);
+      } else {
+#pragma unroll
+        for (int b = 0; b < C::kBlocks; b += kFetchParts - 1)
+          if (b + part - 1 < validBlocks)
+            ptx::copyBulk(weight + (stage * C::kBlocks + b + part - 1) * kBlock, from + static_cast<size_t>(b) * groups * kBlock, kBlock,
+                          full + stage * 8);
+      }
     }
     if constexpr (C::kPadded)
       for (; ring.stage != 0; ring.advance()) {
+        if (part > 0) continue;
         ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
         ptx::barrierArrive(full + ring.stage * 8);
       }
@@ -284,9 +282,6 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     }
   };
   auto rescale = [&](int unit) {
-#ifdef FIREQ_NO_RESCALE
-    return;
-#endif
     wgmma::pin(d[unit]);
 #pragma unroll
     for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= ratio[C::kDepth == 2 ? unit : unit / C::kTokenParts][i / 2 % 2][i % 2];
@@ -458,7 +453,7 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
   if (threadIdx.x >= C::kWarpgroups * 128) {
     // The three warpgroups share the 3 · 168 registers a thread of the launch: 40 + 2 · 232. More would wait for ever.
     ptx::shrinkRegisters<40>();
-    if (threadIdx.x == C::kWarpgroups * 128) fetchTiles<C>(p, shared, order);
+    if (threadIdx.x % 32 == 0) fetchTiles<C>(p, shared, order, threadIdx.x / 32 % kFetchParts);
   } else {
     ptx::growRegisters<232>();
     multiplyTiles<C>(p, shared, order);

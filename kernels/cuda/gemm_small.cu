@@ -3,8 +3,8 @@
 
 using namespace fireq;
 
-#define FIREQ_GEMM_SMALL(NAME, PER_SM, WARPGROUPS, TOKENS, BATCH, FAST, STAGES, EPILOGUE, CODES, SCALE)                          \
-  using NAME##_config = GemmSmallConfig<PER_SM, WARPGROUPS, TOKENS, BATCH, 1, FAST, STAGES, EPILOGUE, CODES, SCALE>;             \
+#define FIREQ_GEMM_SMALL(NAME, PER_SM, WARPGROUPS, TOKENS, BATCH, STAGES, EPILOGUE, CODES, SCALE)                          \
+  using NAME##_config = GemmSmallConfig<PER_SM, WARPGROUPS, TOKENS, BATCH, STAGES, EPILOGUE, CODES, SCALE>;             \
   extern "C" __device__ const KernelInfo NAME##_info = kGemmSmallInfo<NAME##_config>;                                  \
   extern "C" __global__ void __launch_bounds__(WARPGROUPS * 128 + 128, PER_SM)                                         \
       NAME(const __grid_constant__ GemmSmallParams p) {                                                                \
@@ -21,9 +21,7 @@ using namespace fireq;
   FIREQ_GEMM_SMALL(NAME##_silu_full_bf16, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kBf16)             \
   FIREQ_GEMM_SMALL(NAME##_silu_full_fp32, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kFp32)
 
-//                     name                blocks an SM, warpgroups, tokens, groups a stage, fast, stages
-FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t8, 2, 2, 8, 2, false, 5)
-FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t16, 2, 2, 16, 2, false, 4)
-FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t32, 2, 2, 32, 2, false, 3)
-FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t64, 2, 2, 64, 1, false, 4)
-FIREQ_GEMM_SMALL_KINDS(i4_small_f192_t128, 1, 3, 128, 1, true, 6)
+//                     name                blocks an SM, warpgroups, tokens, groups a stage, stages
+FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t8, 2, 2, 8, 2, 5)
+FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t16, 2, 2, 16, 2, 4)
+FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t32, 2, 2, 32, 2, 3)

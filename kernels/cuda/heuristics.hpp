@@ -1,6 +1,7 @@
 // Which kernel multiplies an [M, K] activation by an [N, K] weight, and how the work is cut. Plain host code, no CUDA.
 #pragma once
 #include <algorithm>
+#include <cmath>
 
 namespace fireq {
 
@@ -27,23 +28,27 @@ struct Candidate {
   double groupTime, tileTime, sumTime;
 };
 
-// More than 64 tokens: the time is a multiplication's, and the shape that fills the SMs in the fewest rounds wins.
+// More than 32 tokens: the time is a multiplication's, and the shape that fills the SMs in the fewest rounds wins. The
+// large kernels' tiles follow each other without a pause, so a tile of theirs costs little beside its groups.
 constexpr Candidate kCandidates[] = {
-    {GemmFamily::kSmall, 128, 64, 1, 2, 8, 0.62, 1.5, 2.0},   {GemmFamily::kSmall, 192, 128, 1, 1, 5, 0.76, 2.0, 3.5},
-    {GemmFamily::kLarge, 128, 64, 2, 1, 1, 0.33, 2.0, 0.0},   {GemmFamily::kLarge, 128, 128, 2, 1, 1, 0.45, 2.5, 0.0},
-    {GemmFamily::kLarge, 256, 128, 2, 1, 1, 0.85, 2.5, 0.0},  {GemmFamily::kLarge, 128, 256, 2, 1, 1, 0.73, 3.0, 0.0},
+    {GemmFamily::kSmall, 128, 64, 1, 2, 6, 0.536, 1.74, 2.15},  {GemmFamily::kSmall, 192, 64, 1, 1, 6, 0.368, 3.86, 0.54},
+    {GemmFamily::kSmall, 128, 128, 1, 1, 6, 0.360, 3.22, 0.84}, {GemmFamily::kSmall, 192, 128, 1, 1, 6, 0.530, 4.24, 0.81},
+    {GemmFamily::kSmall, 256, 128, 1, 1, 6, 0.629, 5.95, 0.67}, {GemmFamily::kLarge, 128, 128, 2, 1, 1, 0.432, 0.44, 0.0},
+    {GemmFamily::kLarge, 128, 256, 2, 1, 1, 0.670, 0.60, 0.0},
 };
 
-/// Blocks that run at once. A cluster lies within a GPC of about 16 SMs, so clusters of three and more leave some SMs out;
-/// and where two blocks fit an SM, a split launch is best left room for the next one's.
+/// Blocks that run at once on an H200's 132 SMs when they come in clusters of 1, 2, …, as the driver tells: a cluster lies
+/// within a GPC of about 16 SMs, so clusters of three and more leave some SMs out.
+constexpr int kBlocksAtOnce[] = {132, 132, 117, 120, 110, 102};
+
 constexpr int slots(const Candidate& c, int sms, int split) {
-  if (split == 1) return sms * c.perSm;
-  return std::max(split, c.perSm == 2 ? sms * 3 / 2 : split == 2 ? sms * 32 / 33 : sms * 5 / 6);
+  return std::max(split, kBlocksAtOnce[split - 1] * sms / 132 * c.perSm);
 }
 
 inline double estimate(const Candidate& c, int m, int n, int k, int sms, int split) {
   const int featureTiles = ceilDivide(n, c.features * c.cluster) * c.cluster;
-  const int blocks = featureTiles * ceilDivide(m, c.tokens) * split, rounds = ceilDivide(blocks, slots(c, sms, split));
+  const double blocks = static_cast<double>(featureTiles) * ceilDivide(m, c.tokens) * split;
+  const double rounds = std::ceil(blocks / slots(c, sms, split));
   return rounds * (ceilDivide(k / 128, split) * c.groupTime + c.tileTime) + (split > 1 ? c.sumTime : 0);
 }
 
@@ -59,9 +64,9 @@ inline int splitForBandwidth(int tiles, int groups, int sms, int atLeast) {
 /// M ≥ 0; N a multiple of 16, K of 128; sms: multiprocessors of the device. M = 0 launches nothing.
 inline GemmChoice chooseGemm(int m, int n, int k, int sms) {
   if (m <= 0) return {};
-  if (m <= 64) {  // the smallest token tile that holds all tokens: reading the weights is all the time there is
-    const int tokens = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32 : 64;
-    const int split = detail::splitForBandwidth(detail::ceilDivide(n, 128), k / 128, sms, tokens <= 32 ? 8 : 5);
+  if (m <= 32) {  // the smallest token tile that holds all tokens: reading the weights is all the time there is
+    const int tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
+    const int split = detail::splitForBandwidth(detail::ceilDivide(n, 128), k / 128, sms, 8);
     return {GemmFamily::kSmall, 128, tokens, split, 0};
   }
   GemmChoice best;

@@ -82,6 +82,17 @@ __device__ __forceinline__ void copyBulk(uint32_t to, const void* from, uint32_t
                : "memory");
 }
 
+__device__ __forceinline__ void prefetchTensorMap(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/// Shared → shared memory of a block of the cluster; completes at that block's barrier. 16-byte aligned.
+__device__ __forceinline__ void copyToBlock(uint32_t to, uint32_t from, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "r"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
 __device__ __forceinline__ void copyTile(uint32_t to, const CUtensorMap* map, int x, int y, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
@@ -188,6 +199,16 @@ __device__ __forceinline__ float loadSharedBf16(uint32_t address) {
   return __uint_as_float(static_cast<uint32_t>(v) << 16);
 }
 
+__device__ __forceinline__ uint2 loadShared8(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address));
+  return v;
+}
+
+__device__ __forceinline__ void storeShared8(uint32_t address, uint32_t low, uint32_t high) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(low), "r"(high) : "memory");
+}
+
 __device__ __forceinline__ void storeSharedFloat(uint32_t address, float v) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(v) : "memory");
 }
@@ -197,6 +218,11 @@ __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b),
                "r"(c), "r"(d)
                : "memory");
+}
+
+/// Two of them; lane i gives the address of row i % 8 of matrix i / 8 % 2.
+__device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
 }
 
 /// Transposes an 8×8 matrix of 16-bit elements held by a warp: lane i has elements 2(i % 4), 2(i % 4) + 1 of row i / 4.
@@ -217,6 +243,20 @@ __device__ __forceinline__ uint32_t packBf16(float low, float high) {
   uint32_t v;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
   return v;
+}
+
+__device__ __forceinline__ uint32_t packHalf(float low, float high) {
+  uint32_t v;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+  return v;
+}
+
+__device__ __forceinline__ float2 unpackHalf(uint32_t v) {
+  float2 f;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;\n}\n"
+      : "=f"(f.x), "=f"(f.y)
+      : "r"(v));
+  return f;
 }
 
 }  // namespace fireq::ptx

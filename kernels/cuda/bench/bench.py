@@ -2,7 +2,7 @@
 
 usage: build.sh <folder> && python3 bench.py <folder> [--shapes NxK,…] [--tokens M,…] [--full] [--check] [--json file]
 """
-import argparse, ctypes, datetime, json, math, os, subprocess
+import argparse, ctypes, datetime, json, math, os, subprocess, sys
 
 import torch
 from driver import Module
@@ -25,7 +25,7 @@ parser.add_argument("--check", action="store_true")
 parser.add_argument("--json")
 args = parser.parse_args()
 
-modules = {name: Module(f"{args.folder}/gemm_{name}.cubin") for name in ("small", "large")}
+modules = {name: Module(f"{args.folder}/gemm_{name}.cubin") for name in ("small", "medium", "large")}
 heuristics = ctypes.CDLL(f"{args.folder}/libheuristics.so")
 kind = ("full" if args.full else "sym") + ("_fp32" if args.fp32 else "_bf16")
 sms = torch.cuda.get_device_properties(0).multi_processor_count
@@ -42,7 +42,9 @@ class Gemm:
         heuristics.fireqChooseGemm(m, n, k, sms, picked)
         family, features, tokens, split, sweep = picked
         name = f"i4_{['', 'small', 'large'][family]}_f{features}_t{tokens}{epilogue}_{kind}"
-        return GemmSmall(modules["small"], name, split) if family == 1 else GemmLarge(modules["large"], name, sweep)
+        if family == 2:
+            return GemmLarge(modules["large"], name, sweep)
+        return GemmSmall(modules["small" if tokens <= 32 else "medium"], name, split)
 
     def prepare(self, x8, packed, token_scale, out):
         return self.choose(*out.shape, x8.shape[1]).prepare(x8, packed, token_scale, out)
@@ -81,8 +83,11 @@ gemm = Gemm()
 if args.check:
     print(f"checked epilogues, worst error {check_epilogues():.3g}", flush=True)
     print(f"checked, worst error {check('auto', gemm):.3g}", flush=True)
-    for name in ("large_f128_t256", "large_f256_t128", "large_f128_t128", "large_f128_t64"):
+    for name in ("large_f128_t256", "large_f128_t128"):
         print(f"checked {name}, worst error {check(name, GemmLarge(modules['large'], f'i4_{name}_{kind}')):.3g}", flush=True)
+    for name in ("f128_t64", "f192_t64", "f128_t128", "f192_t128", "f256_t128"):
+        worst = max(check(f"{name}/{s}", GemmSmall(modules["medium"], f"i4_small_{name}_{kind}", s)) for s in (1, 2, 3, 4, 5, 6))
+        print(f"checked small_{name}, worst error {worst:.3g}", flush=True)
 
 rows = []
 for shape in filter(None, LLAMA.get(args.shapes, args.shapes).split(",")):
@@ -123,4 +128,4 @@ if args.json:
     json.dump(dict(gpu=torch.cuda.get_device_name(), driver=run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
                    clocks=run("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
                    date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                   commit=os.environ.get("FIREQ_COMMIT") or run("git", "rev-parse", "HEAD"), weights=kind, rows=rows), open(args.json, "w"), indent=1)
+                   command=" ".join(sys.argv), commit=os.environ.get("FIREQ_COMMIT") or run("git", "rev-parse", "HEAD"), weights=kind, rows=rows), open(args.json, "w"), indent=1)

@@ -43,23 +43,20 @@ for shape in filter(None, args.shapes.split(",")):
                 blocks = -(-n // info.features) * split * -(-m // info.tokens)
                 if blocks < 60 or blocks > 600 or split * info.cluster > 8:
                     continue
-                for dependent in (True, False):
-                    kernel = GemmSmall(module, name, split, dependent)
-                    packed = weights.packed[bool(kernel.info.fullCodes)]
-                    poison(out)
-                    label = f"{name}/{split}" + ("" if dependent else " alone")
-                    graphs[label] = capture([kernel.prepare(x8, packed[i % len(packed)], token_scale, out) for i in range(count)])
-                    errors[label] = relative_error(out, exact)
+                kernel = GemmSmall(module, name, split)
+                packed = weights.packed[bool(kernel.info.fullCodes)]
+                poison(out)
+                label = f"{name}/{split}"
+                graphs[label] = capture([kernel.prepare(x8, packed[i % len(packed)], token_scale, out) for i in range(count)])
+                errors[label] = relative_error(out, exact)
         for name, run in weights.baselines(x8, token_scale).items():
             graphs[name] = capture([lambda i=i: run(i) for i in range(count)])
         t = times(graphs, count, args.rounds)
         best = min(t["fp8 row"], t["fp8 tensor"])
-        ours = sorted((us, name) for name, us in t.items() if name in errors and "alone" not in name)
-        alone = sorted((us, name) for name, us in t.items() if name in errors and "alone" in name)
+        ours = sorted((us, name) for name, us in t.items() if name in errors)
         size = n * k * (0.5 + 2 / 128)
         rows.append(dict(N=n, K=k, M=m, us=t, error=errors))
         print(f"{n}x{k} M={m}: fp8 {best:.1f} floor {size / 4.67e6:.1f} | {ours[0][1]} {ours[0][0]:.2f} ({best / ours[0][0]:.2f}x, "
-              f"{size / ours[0][0] / 1e6:.2f} TB/s, {max(errors.values()):.2e}) | " + " ".join(f"{n[3:]} {us:.1f}" for us, n in ours[1:6])
-              + " | " + " ".join(f"{n[3:]} {us:.1f}" for us, n in alone[:3]), flush=True)
+              f"{size / ours[0][0] / 1e6:.2f} TB/s, {max(errors.values()):.2e}) | " + " ".join(f"{n[3:]} {us:.1f}" for us, n in ours[1:8]), flush=True)
 if args.json:
     json.dump(rows, open(args.json, "w"))

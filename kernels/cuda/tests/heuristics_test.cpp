@@ -16,13 +16,12 @@ static void expect(bool holds, const char* what, int m, int n, int k, const Gemm
               c.split, c.sweep);
 }
 
-/// Is there such a kernel in gemm_small.cu or gemm_large.cu?
+/// Is there such a kernel in gemm_small.cu, gemm_medium.cu or gemm_large.cu?
 static bool exists(const GemmChoice& c) {
-  const bool small = c.family == GemmFamily::kSmall;
-  if (small && c.features == 128) return c.tokens == 8 || c.tokens == 16 || c.tokens == 32 || c.tokens == 64;
-  if (small) return c.features == 192 && c.tokens == 128;
-  if (c.features == 128) return c.tokens == 64 || c.tokens == 128 || c.tokens == 256;
-  return c.features == 256 && c.tokens == 128;
+  if (c.family == GemmFamily::kLarge) return c.features == 128 && (c.tokens == 128 || c.tokens == 256);
+  if (c.tokens == 64) return c.features == 128 || c.features == 192;
+  if (c.tokens == 128) return c.features == 128 || c.features == 192 || c.features == 256;
+  return c.features == 128 && (c.tokens == 8 || c.tokens == 16 || c.tokens == 32);
 }
 
 int main() {
@@ -34,7 +33,8 @@ int main() {
           expect(c.family != GemmFamily::kNone && exists(c), "a kernel that exists", m, n, k, c);
           expect(c.split >= 1 && c.split <= 8 && c.split <= k / 128, "a split of whole groups, at most 8", m, n, k, c);
           expect(c.family == GemmFamily::kSmall || (c.split == 1 && c.sweep > 0), "no split and a sweep", m, n, k, c);
-          if (m <= 64) expect(c.tokens >= m && (c.tokens == 8 || c.tokens < 2 * m), "the least tile with all tokens", m, n, k, c);
+          if (c.tokens >= 64) expect(c.split <= 6, "a split that the medium kernels take", m, n, k, c);
+          if (m <= 32) expect(c.tokens >= m && (c.tokens == 8 || c.tokens < 2 * m), "the least tile with all tokens", m, n, k, c);
         }
   const GemmChoice none = chooseGemm(0, 4096, 4096, 132);
   expect(none.family == GemmFamily::kNone, "nothing", 0, 4096, 4096, none);
@@ -44,8 +44,10 @@ int main() {
     int m, n, k, features, tokens, split;
   } const measured[] = {{1, 12288, 4096, 128, 8, 2},     {1, 4096, 4096, 128, 8, 4},      {1, 28672, 4096, 128, 8, 1},
                         {16, 4096, 11008, 128, 16, 6},   {16, 6144, 4096, 128, 16, 4},    {32, 4096, 14336, 128, 32, 6},
-                        {64, 22016, 4096, 128, 64, 1},   {128, 28672, 4096, 256, 128, 1}, {128, 22016, 4096, 192, 128, 1},
-                        {128, 4096, 14336, 192, 128, 5}, {512, 4096, 14336, 128, 128, 1}, {1024, 4096, 4096, 128, 256, 1},
+                        {64, 12288, 4096, 192, 64, 2},   {64, 4096, 14336, 192, 64, 5},   {64, 22016, 4096, 192, 64, 1},
+                        {64, 28672, 4096, 128, 64, 1},   {128, 4096, 4096, 128, 128, 3},  {128, 12288, 4096, 192, 128, 2},
+                        {128, 22016, 4096, 192, 128, 1}, {128, 28672, 4096, 256, 128, 1}, {256, 4096, 14336, 128, 128, 2},
+                        {256, 12288, 4096, 192, 128, 1}, {512, 4096, 14336, 256, 128, 2}, {1024, 4096, 4096, 128, 256, 1},
                         {16384, 28672, 4096, 128, 256, 1}};
   for (const auto& x : measured) {
     const GemmChoice c = chooseGemm(x.m, x.n, x.k, 132);

@@ -1,0 +1,28 @@
+// The ring of shared-memory stages between the warps that fetch and those that multiply.
+#pragma once
+
+namespace fireq {
+
+/// Warps of the fetching warpgroup: the first fetches activations, the others weights.
+constexpr int kFetchParts = 4;
+
+/// A position in the ring, and the parity of its stage's barriers at that turn.
+template <int kStages>
+struct Ring {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+/// The same from any first stage on.
+template <int kStages>
+struct RingFrom {
+  int start, stage = start, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) stage = 0;
+    if (stage == start) parity ^= 1;
+  }
+};
+
+}  // namespace fireq
