@@ -1,4 +1,4 @@
-// INT4 weights × FP8 activations for few tokens (M ≤ 128): D[M, N] = (x8 · diag(tokenScale))[M, K] · W[N, K]ᵀ in BF16.
+// INT4 weights × FP8 activations for few tokens (M ≤ 32): D[M, N] = (x8 · diag(tokenScale))[M, K] · W[N, K]ᵀ in BF16.
 //
 // Reading the weights once is all the time there is, so everything serves that:
 //

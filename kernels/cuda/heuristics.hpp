@@ -72,7 +72,7 @@ inline GemmChoice chooseGemm(int m, int n, int k, int sms) {
   GemmChoice best;
   double bestTime = 1e300;
   for (const detail::Candidate& c : detail::kCandidates)
-    for (int split = 1; split <= std::min(c.maxSplit, k / 128); split++) {
+    for (int split = 1; split <= std::min({c.maxSplit, k / 128, sms}); split++) {
       const double time = detail::estimate(c, m, n, k, sms, split);
       if (time < bestTime) {
         bestTime = time;

@@ -32,6 +32,7 @@ int main() {
           const GemmChoice c = chooseGemm(m, n, k, sms);
           expect(c.family != GemmFamily::kNone && exists(c), "a kernel that exists", m, n, k, c);
           expect(c.split >= 1 && c.split <= 8 && c.split <= k / 128, "a split of whole groups, at most 8", m, n, k, c);
+          expect(c.split == 1 || c.split <= sms, "a cluster that fits the device", m, n, k, c);
           expect(c.family == GemmFamily::kSmall || (c.split == 1 && c.sweep > 0), "no split and a sweep", m, n, k, c);
           if (c.tokens >= 64) expect(c.split <= 6, "a split that the medium kernels take", m, n, k, c);
           if (m <= 32) expect(c.tokens >= m && (c.tokens == 8 || c.tokens < 2 * m), "the least tile with all tokens", m, n, k, c);
