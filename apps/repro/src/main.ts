@@ -40,7 +40,8 @@ try {
   await program.parseAsync()
 } catch (error) {
   if (interrupt.signal.aborted) {
-    process.stderr.write('Interrupted. The same command goes on from what is done.\n')
+    const advice = process.argv[2] === 'bench' ? '' : ' The same command goes on from what is done.'
+    process.stderr.write(`Interrupted.${advice}\n`)
     process.exitCode = INTERRUPTED
   } else {
     const message = error instanceof Error ? error.message : String(error)
