@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -77,6 +77,7 @@ function build() {
   mkdirSync(buildDir, { recursive: true })
   const outputDir = asan ? buildDir : packageDir
   const args = ['build', '--directory', packageDir, '--out', buildDir, '--config', 'Release', '--log-level', 'error']
+  args.push('--parallel', String(availableParallelism())) // make takes one file at a time otherwise
   args.push(`--CDFIREQ_OUTPUT_DIR=${outputDir}`, `--CDFIREQ_ASAN=${asan ? 'ON' : 'OFF'}`)
   const env = { ...process.env, CXX: compiler }
   const { status, stdout, stderr } = spawnSync(process.execPath, [cmakeJs, ...args], { encoding: 'utf8', env })
