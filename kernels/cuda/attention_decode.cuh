@@ -6,7 +6,7 @@
 // * the query heads of a key-value head, and a sequence's new tokens, are the columns of one product: each key and value
 //   is read and decoded once for all of them. Scores are K·qᵀ, the output is Vᵀ·pᵀ, so that 8 queries fill a tile;
 // * warps work alone, on 32 tokens at a time. The cache's layout is that of mma's fragments, and a warp copies to shared
-//   memory just what it reads itself, so there is no barrier, and a page of tokens a warp is always on its way;
+//   memory just what it reads itself, so warps never wait for each other, and a page of tokens a warp is always on its way;
 // * a sequence is cut into chunks of a fixed length, one block each; the block that finishes a sequence last adds up the
 //   chunks in order. Lengths are read on the device, so that a captured graph serves any.
 //
