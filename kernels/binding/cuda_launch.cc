@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "../cuda/choose_plain.hpp"
 #include "../cuda/heuristics.hpp"
 #include "../cuda/runtime/cubins.h"
 #include "../cuda/runtime/tensor_map.h"
@@ -128,23 +129,45 @@ Napi::Value constant(const Info& info) {
   return bytes;
 }
 
-/// cudaChooseGemm(M, N, K, multiprocessors): { family, features, tokens, split, sweep }
-Napi::Value choose(const Info& info) {
+/// M, N, K and multiprocessors from the argument `first` on.
+std::array<int, 4> gemmSizes(const Info& info, size_t first) {
   constexpr const char* kNames[] = {"M", "N", "K", "multiprocessors"};
-  int sizes[4];
+  std::array<int, 4> sizes;
   for (size_t i = 0; i < 4; i++) {
-    const int64_t size = whole(info[i], kNames[i]);
+    const int64_t size = whole(info[first + i], kNames[i]);
     if (size > 0x7fffffff || (i > 0 && size < 1)) throw Error(std::string("expected 1 to 2³¹ − 1 for ") + kNames[i]);
     sizes[i] = static_cast<int>(size);
   }
-  const GemmChoice chosen = chooseGemm(sizes[0], sizes[1], sizes[2], sizes[3]);
-  Napi::Object result = Napi::Object::New(info.Env());
-  result.Set("family", chosen.family == GemmFamily::kNone ? "none" : chosen.family == GemmFamily::kSmall ? "small" : "large");
+  return sizes;
+}
+
+template <class Choice>
+Napi::Object describeChoice(Napi::Env env, const char* family, const Choice& chosen) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("family", family);
   result.Set("features", chosen.features);
   result.Set("tokens", chosen.tokens);
   result.Set("split", chosen.split);
   result.Set("sweep", chosen.sweep);
   return result;
+}
+
+/// cudaChooseGemm(M, N, K, multiprocessors): { family, features, tokens, split, sweep }
+Napi::Value choose(const Info& info) {
+  const auto [m, n, k, sms] = gemmSizes(info, 0);
+  const GemmChoice chosen = chooseGemm(m, n, k, sms);
+  const char* family = chosen.family == GemmFamily::kNone ? "none" : chosen.family == GemmFamily::kSmall ? "small" : "large";
+  return describeChoice(info.Env(), family, chosen);
+}
+
+/// cudaChoosePlain(kind, M, N, K, multiprocessors): the same
+Napi::Value choosePlainKernel(const Info& info) {
+  const std::string kind = string(info[0], "the kind of kernel");
+  if (!isPlainKind(kind.c_str())) throw Error("there is no kind '" + kind + "' of plain kernels");
+  const auto [m, n, k, sms] = gemmSizes(info, 1);
+  const PlainChoice chosen = choosePlain(kind.c_str(), m, n, k, sms);
+  const char* family = chosen.family == PlainFamily::kNone ? "none" : chosen.family == PlainFamily::kSmall ? "small" : "plain";
+  return describeChoice(info.Env(), family, chosen);
 }
 
 }  // namespace
@@ -154,6 +177,7 @@ void defineLaunchFunctions(Napi::Object exports) {
   define<constant>(exports, "cudaConstant");
   define<launch>(exports, "cudaLaunch");
   define<choose>(exports, "cudaChooseGemm");
+  define<choosePlainKernel>(exports, "cudaChoosePlain");
 }
 
 }  // namespace fireq::cuda

@@ -41,7 +41,8 @@ struct Packing {
     return chunk;
   }
 
-  size_t blocksPerChunk() const { return Staging::kChunkBytes / format.blockBytes(); }
+  size_t bytesPerBlock() const { return blockBytes(slab, format); }
+  size_t blocksPerChunk() const { return Staging::kChunkBytes / bytesPerBlock(); }
 
   void pack() {
     // Node has four threads for such work; all of them together take the machine.
@@ -50,16 +51,16 @@ struct Packing {
         slab, format, threads,
         [this](int64_t block) {
           const size_t perChunk = blocksPerChunk();
-          return static_cast<char*>(chunks[block / perChunk]->data) + block % perChunk * format.blockBytes();
+          return static_cast<char*>(chunks[block / perChunk]->data) + block % perChunk * bytesPerBlock();
         },
         what);
   }
 
   void send() {
     if (found.needsFull || found.needsFp32) return;
-    size_t left = blocks * format.blockBytes();
+    size_t left = blocks * bytesPerBlock();
     for (Staging::Chunk* chunk : chunks) {
-      const size_t bytes = std::min(left, blocksPerChunk() * format.blockBytes());
+      const size_t bytes = std::min(left, blocksPerChunk() * bytesPerBlock());
       stream->uploadHeld(*chunk, bytes, to, offset, what);
       offset += bytes;
       left -= bytes;
@@ -115,21 +116,23 @@ GroupScaleType scaleTypeOf(const std::string& name) {
   throw Error("unknown type '" + name + "' of group scales");
 }
 
-/// { parts: { codes, scales, channelScale? }[], scaleType, rows, columns, firstRow }
+/// { parts: { codes, scales, channelScale? }[], scaleType, rows, columns, groupSize, firstRow }
 void readSlab(const Napi::Object& given, Packing& packing) {
   Int4Slab& slab = packing.slab;
   const std::string type = text(given, "scaleType");
   slab.scaleType = scaleTypeOf(type);
   slab.rows = whole(given, "rows");
   slab.columns = whole(given, "columns");
+  slab.group = whole(given, "groupSize");
   slab.firstRow = whole(given, "firstRow");
   const Napi::Array parts = array(given.Get("parts"), "parts");
   constexpr int64_t kMost = int64_t{1} << 31;
   if (slab.columns < 128 || slab.columns % 128 != 0 || slab.columns >= kMost) throw Error("expected columns a multiple of 128");
+  if (slab.group != 32 && slab.group != 64 && slab.group != 128) throw Error("expected 32, 64 or 128 for groupSize");
   if (slab.rows < 16 || slab.rows % 16 != 0 || slab.rows >= kMost) throw Error("expected rows a multiple of 16");
   if (parts.Length() < 1 || parts.Length() > 2) throw Error("expected one part or two");
   const int64_t rows = slab.rows / parts.Length();
-  const size_t most = static_cast<size_t>(slab.rows * (slab.columns / 2 + slab.columns / 32 + 4) + 6 * 16);
+  const size_t most = static_cast<size_t>(slab.rows * (slab.columns / 2 + slab.columns / slab.group * 4 + 4) + 6 * 16);
   if (most <= Staging::kChunkBytes) {
     packing.input = &packing.hold();
     packing.room = static_cast<char*>(packing.input->data);
@@ -142,7 +145,7 @@ void readSlab(const Napi::Object& given, Packing& packing) {
     const Elements codes = elements(part.Get("codes"), napi_uint8_array, "codes");
     const Elements scales = elements(part.Get("scales"), type, "scales");
     expectCount(codes, rows * slab.columns / 2, "bytes of codes");
-    expectCount(scales, rows * slab.columns / 128, "group scales");
+    expectCount(scales, rows * slab.columns / slab.group, "group scales");
     Int4Rows source{reinterpret_cast<const uint8_t*>(copyOf(codes, packing)), copyOf(scales, packing), nullptr};
     if (const Napi::Value channel = part.Get("channelScale"); !channel.IsUndefined()) {
       const Elements values = elements(channel, napi_float32_array, "channelScale");
@@ -170,7 +173,7 @@ Napi::Value uploadInt4(const Napi::CallbackInfo& info) {
   readSlab(object(info[1], "slab"), *packing);
 
   packing->blocks = static_cast<size_t>((packing->slab.rows + 63) / 64 * (packing->slab.columns / 128));
-  packing->to->use(packing->stream, packing->offset, packing->blocks * packing->format.blockBytes(), packing->what);
+  packing->to->use(packing->stream, packing->offset, packing->blocks * packing->bytesPerBlock(), packing->what);
   for (size_t at = 0; at < packing->blocks; at += packing->blocksPerChunk()) {
     packing->chunks.push_back(&packing->hold());
   }

@@ -1,4 +1,4 @@
-// The instantiations of gemm_exact.cuh: i4_exact_<g32|g64|lookup>_t<tokens>_<codes>_<scale>.
+// The instantiations of gemm_exact.cuh: i4_exact_<g32|g64|g128|lookup>_f128_t<tokens>_<codes>_<scale>.
 #include "gemm_exact.cuh"
 
 using namespace fireq;
@@ -16,7 +16,10 @@ using namespace fireq;
   FIREQ_GEMM_EXACT(NAME##_full_bf16, __VA_ARGS__, Codes::kFull, ScaleType::kBf16)                               \
   FIREQ_GEMM_EXACT(NAME##_full_fp32, __VA_ARGS__, Codes::kFull, ScaleType::kFp32)
 
-//                     name                 group, products, tokens, stages
-FIREQ_GEMM_EXACT_KINDS(i4_exact_g32_t64, 32, Products::kExact, 64, 6)
-FIREQ_GEMM_EXACT_KINDS(i4_exact_g64_t64, 64, Products::kExact, 64, 6)
-FIREQ_GEMM_EXACT_KINDS(i4_exact_lookup_t64, 128, Products::kLookup, 64, 6)
+//                     name                      group, products, tokens, stages
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g32_f128_t64, 32, Products::kExact, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g64_f128_t64, 64, Products::kExact, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g128_f128_t64, 128, Products::kExact, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_g128_f128_t128, 128, Products::kExact, 128, 5)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_lookup_f128_t64, 128, Products::kLookup, 64, 6)
+FIREQ_GEMM_EXACT_KINDS(i4_exact_lookup_f128_t128, 128, Products::kLookup, 128, 5)

@@ -10,10 +10,9 @@
 #include <cuda.h>
 #include <cstdint>
 
-#include "epilogue.cuh"
-#include "gemm_dense.cuh"
 #include "int4.cuh"
 #include "kernel_info.h"
+#include "plain_gemm.cuh"
 #include "ptx.cuh"
 #include "wgmma.cuh"
 
@@ -22,11 +21,7 @@ namespace fireq {
 struct GemmExactParams {
   CUtensorMap x;  // E4M3 [M, K], box {128, kTokens}, 128-byte swizzle
   const uint8_t* weight;
-  const float* tokenScale;    // [M]
-  const float* channelScale;  // [N] or null
-  void* out;                  // BF16 [M, N]
-  EpilogueOperands operands;
-  int M, N, K;
+  PlainProblem problem;
 };
 
 enum class Products { kExact, kLookup };
@@ -40,6 +35,7 @@ struct GemmExactConfig {
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
   static constexpr int kSubgroups = kGroupSize / kGroup;  // of a block
+  static constexpr int kStep = kGroupSize;
   static constexpr int kWarpgroups = 2;
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
@@ -65,19 +61,31 @@ constexpr KernelInfo kGemmExactInfo{C::kFeatures, C::kTokens, 1, 0, 1, C::kThrea
 struct ProductTable {
   uint32_t positive[2], negative[2];
 
+  /// To FP32 such that rounding on to E4M3 is rounding once: cut off, and odd if anything was.
+  template <ScaleType kScale>
+  __device__ __forceinline__ static float product(float scale, int code) {
+    const float v = __fmul_rz(scale, static_cast<float>(code));
+    if constexpr (kScale == ScaleType::kBf16) return v;  // exact
+    const bool isCut = __fmaf_rn(scale, static_cast<float>(code), -v) != 0.f;
+    return __uint_as_float(__float_as_uint(v) | static_cast<uint32_t>(isCut));
+  }
+  template <ScaleType kScale>
   __device__ __forceinline__ static uint32_t four(float scale, int first) {
+    float v[4];
     uint16_t low, high;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(scale * (first + 1)), "f"(scale * first));
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(scale * (first + 3)), "f"(scale * (first + 2)));
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = product<kScale>(scale, first + i);
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(v[1]), "f"(v[0]));
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(v[3]), "f"(v[2]));
     return low | static_cast<uint32_t>(high) << 16;
   }
-  template <Codes kCodes>
+  template <Codes kCodes, ScaleType kScale>
   __device__ __forceinline__ void fill(float scale) {
     constexpr int kLeast = kCodes == Codes::kFull ? 1 : 0;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      positive[half] = four(scale, 4 * half);
-      negative[half] = four(-scale, 4 * half + kLeast);
+      positive[half] = four<kScale>(scale, 4 * half);
+      negative[half] = four<kScale>(-scale, 4 * half + kLeast);
     }
   }
   /// Four codes: magnitudes in bits 0-2 of the bytes, signs in bit 7.
@@ -92,17 +100,17 @@ struct ProductTable {
 };
 
 template <class C>
-__device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactShared<C>& shared) {
+__device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactShared<C>& shared, const PlainTile<C>& tile) {
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
   const uint32_t x = ptx::smemAddress(shared.x), weight = ptx::smemAddress(shared.weight);
-  const int groups = p.K / kGroupSize, firstBlock = blockIdx.x * C::kWarpgroups;
-  const int validBlocks = min(C::kWarpgroups, (p.N + kBlockRows - 1) / kBlockRows - firstBlock);
-  const uint8_t* from = p.weight + static_cast<size_t>(firstBlock) * groups * C::kBlock;
+  const int groups = p.problem.K / kGroupSize, firstBlock = tile.feature / kBlockRows;
+  const int validBlocks = min(C::kWarpgroups, (p.problem.N + kBlockRows - 1) / kBlockRows - firstBlock);
+  const uint8_t* from = p.weight + (static_cast<size_t>(firstBlock) * groups + tile.first) * C::kBlock;
   int stage = 0, parity = 1;
-  for (int g = 0; g < groups; g++, from += C::kBlock) {
+  for (int g = tile.first; g < tile.last; g++, from += C::kBlock) {
     ptx::barrierWait(empty + stage * 8, parity);
     ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * C::kBlock);
-    ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, blockIdx.y * C::kTokens, full + stage * 8);
+    ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, tile.token, full + stage * 8);
     for (int b = 0; b < validBlocks; b++)
       ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * C::kBlock, from + static_cast<size_t>(b) * groups * C::kBlock,
                     C::kBlock, full + stage * 8);
@@ -112,7 +120,7 @@ __device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactS
 
 /// acc = this warpgroup's 64 features × kTokens, in the fragment layout of wgmma.
 template <class C>
-__device__ __forceinline__ void sumGroups(const GemmExactParams& p, GemmExactShared<C>& shared, float (&acc)[C::kTokens / 2]) {
+__device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactShared<C>& shared, float (&acc)[C::kTokens / 2]) {
   constexpr int kSteps = 4 / C::kSubgroups;  // of k32 a group
   const int thread = threadIdx.x % 128, lane = thread % 32, row = thread / 32 * 16 + lane / 4;
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
@@ -128,7 +136,7 @@ __device__ __forceinline__ void sumGroups(const GemmExactParams& p, GemmExactSha
   };
 
   int stage = 0, parity = 0;
-  for (int g = 0; g < p.K / kGroupSize; g++) {
+  for (int g = part.first; g < part.last; g++) {
     ptx::barrierWait(full + stage * 8, parity);
     const uint32_t block = weight + stage * C::kWarpgroups * C::kBlock;
     const auto scaleOf = [&](int subgroup, int half) {
@@ -139,8 +147,8 @@ __device__ __forceinline__ void sumGroups(const GemmExactParams& p, GemmExactSha
     uint32_t codes[16];
     if constexpr (C::kProducts == Products::kLookup) {
       ProductTable even, odd;
-      even.fill<C::kCodes>(scaleOf(0, 0));
-      odd.fill<C::kCodes>(scaleOf(0, 1));
+      even.fill<C::kCodes, C::kScale>(scaleOf(0, 0));
+      odd.fill<C::kCodes, C::kScale>(scaleOf(0, 1));
       const uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
       for (int i = 0; i < 8; i++) {
@@ -179,29 +187,15 @@ __device__ __forceinline__ void sumGroups(const GemmExactParams& p, GemmExactSha
 
 template <class C>
 __device__ __forceinline__ void gemmExact(const GemmExactParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmExactShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  ptx::launchDependents();
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
-    }
-    ptx::barrierInitFence();
-  }
-  __syncthreads();
-  ptx::waitForPrevious();
+  auto& shared = beginPlain<C, GemmExactShared<C>>();
+  const PlainTile<C> tile(p.problem);
   if (threadIdx.x >= C::kWarpgroups * 128) {
-    if (threadIdx.x == C::kWarpgroups * 128) fetchGroups<C>(p, shared);
+    if (threadIdx.x == C::kWarpgroups * 128) fetchGroups<C>(p, shared, tile);
     return;
   }
-  float acc[C::kTokens / 2];
-  sumGroups<C>(p, shared, acc);
-  const int feature = blockIdx.x * C::kFeatures + threadIdx.x / 32 * 16;
-#pragma unroll
-  for (int c = 0; c < C::kTokens / 8; c++)
-    storeDenseTile<OutType::kBf16>(p, make_float4(acc[4 * c], acc[4 * c + 1], acc[4 * c + 2], acc[4 * c + 3]), feature,
-                                   blockIdx.y * C::kTokens + c * 8);
+  float acc[1][C::kTokens / 2];
+  sumGroups<C>(tile, shared, acc[0]);
+  finishPlain<C>(p.problem, tile, acc, ptx::smemAddress(&shared));
 }
 
 }  // namespace fireq

@@ -259,4 +259,20 @@ __device__ __forceinline__ float2 unpackHalf(uint32_t v) {
   return f;
 }
 
+// --- shared memory of the cluster ----------------------------------------------------------------------------------
+
+__device__ __forceinline__ void storeSharedFloat4(uint32_t address, float4 v) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+
+/// From the shared memory of a block of the cluster; the address comes from clusterAddress.
+__device__ __forceinline__ float4 loadClusterFloat4(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 }  // namespace fireq::ptx

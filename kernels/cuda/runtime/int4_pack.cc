@@ -12,8 +12,8 @@ namespace fireq::cuda {
 
 namespace {
 
-constexpr int64_t kGroup = 128, kRows = 64;
-constexpr int kPairs = 32;  // 16-bit pieces of a group: four codes each
+constexpr int64_t kColumns = 128, kRows = 64;  // of a block
+constexpr int kPairs = 32;                     // 16-bit pieces of a block's row: four codes each
 // Kernels divide by scales and keep sums in units of the current one: beyond these, FP32 would overflow.
 constexpr float kLeast = 0x1p-126f, kMost = 0x1p126f, kWidestSpan = 0x1p96f;
 
@@ -35,7 +35,7 @@ Row rowOf(const Int4Slab& slab, int64_t row) {
   const Int4Rows& part = slab.parts[interleaved ? row / 8 % 2 : 0];
   const int64_t at = interleaved ? row / 16 * 8 + row % 8 : row;
   result.codes = part.codes + at * (slab.columns / 2);
-  result.scales = part.scales + at * (slab.columns / kGroup) * bytesOf(slab.scaleType);
+  result.scales = part.scales + at * (slab.columns / slab.group) * bytesOf(slab.scaleType);
   if (part.channelScale != nullptr) result.channel = part.channelScale[at];
   return result;
 }
@@ -56,9 +56,9 @@ struct CodesSeen {
   bool anyBut0 = false, minus8 = false;
 };
 
-CodesSeen look(const uint8_t* codes) {
+CodesSeen look(const uint8_t* codes, int64_t count) {
   uint64_t others = 0, minus8 = 0;
-  for (int i = 0; i < 8; i++) {
+  for (int64_t i = 0; i < count / 16; i++) {
     uint64_t word;
     std::memcpy(&word, codes + 8 * i, sizeof word);
     others |= word ^ 0x8888888888888888u;
@@ -107,11 +107,11 @@ class Packer {
       : slab_(slab), format_(format), what_(what) {}
 
   PackFindings pack(int64_t from, int64_t to, const std::function<char*(int64_t)>& blockAt) {
-    const int64_t groups = slab_.columns / kGroup;
+    const int64_t blocks = slab_.columns / kColumns;
     for (int64_t first = from * kRows; first < to * kRows; first += kRows) {
       for (int64_t r = 0; r < kRows; r++) rows_[r] = rowOf(slab_, first + r);
-      for (int64_t g = 0; g < groups; g++) {
-        packBlock(first, g, blockAt(first / kRows * groups + g));
+      for (int64_t b = 0; b < blocks; b++) {
+        packBlock(first, b, blockAt(first / kRows * blocks + b));
         if (found_.needsFull || found_.needsFp32) return found_;
       }
     }
@@ -119,14 +119,18 @@ class Packer {
   }
 
  private:
-  void packBlock(int64_t first, int64_t group, char* out) {
+  void packBlock(int64_t first, int64_t block, char* out) {
+    const int64_t group = slab_.group, groups = kColumns / group;
     for (int64_t r = 0; r < kRows; r++) {
-      const bool used = takeScale(rows_[r], first + r, group);
-      writeScale(out + 4096, r, rows_[r].last);
-      if (used) {
-        std::memcpy(codes_[r], rows_[r].codes + group * kGroup / 2, sizeof codes_[r]);
-      } else {
-        std::memset(codes_[r], 0x88, sizeof codes_[r]);
+      auto* codes = reinterpret_cast<uint8_t*>(codes_[r]);
+      for (int64_t g = 0; g < groups; g++, codes += group / 2) {
+        const bool used = takeScale(rows_[r], first + r, block * groups + g);
+        writeScale(out + 4096, g * kRows + r, rows_[r].last);
+        if (used) {
+          std::memcpy(codes, rows_[r].codes + (block * groups + g) * group / 2, group / 2);
+        } else {
+          std::memset(codes, 0x88, group / 2);
+        }
       }
     }
     for (int64_t r = 0; r < kRows; r += r % 8 == 7 ? 9 : 1) {
@@ -146,8 +150,7 @@ class Packer {
     const float scale = static_cast<float>(exact), magnitude = std::abs(scale);
     if (!std::isfinite(exact)) fail(exact, index, group, "a finite one");
     if (exact == 0) return false;
-    const uint8_t* codes = row.codes + group * kGroup / 2;
-    const CodesSeen seen = look(codes);
+    const CodesSeen seen = look(row.codes + group * slab_.group / 2, slab_.group);
     if (!seen.anyBut0) return false;
     if (!(magnitude >= kLeast && magnitude <= kMost)) fail(exact, index, group, "one of 2⁻¹²⁶ to 2¹²⁶");
     row.least = std::min(row.least, magnitude);
@@ -161,10 +164,10 @@ class Packer {
     return true;
   }
 
-  void writeScale(char* scales, int64_t row, float value) const {
+  void writeScale(char* scales, int64_t at, float value) const {
     // A BF16 number is the upper half of an FP32 one.
     const char* bytes = reinterpret_cast<const char*>(&value) + 4 - format_.scaleBytes;
-    std::memcpy(scales + row * format_.scaleBytes, bytes, format_.scaleBytes);
+    std::memcpy(scales + at * format_.scaleBytes, bytes, format_.scaleBytes);
   }
 
   [[noreturn]] void fail(double scale, int64_t row, int64_t group, const char* wanted) const {
@@ -182,6 +185,10 @@ class Packer {
 };
 
 }  // namespace
+
+size_t blockBytes(const Int4Slab& slab, const PackedFormat& format) {
+  return static_cast<size_t>(kRows * kColumns / 2 + kColumns / slab.group * kRows * format.scaleBytes);
+}
 
 PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
                       const std::function<char*(int64_t)>& blockAt, const std::string& what) {

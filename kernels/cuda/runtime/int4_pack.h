@@ -11,10 +11,10 @@ namespace fireq::cuda {
 
 enum class GroupScaleType { kBf16, kE4m3, kFp32 };
 
-/// Consecutive rows of a checkpoint's tensor: code + 8 in a nibble, even k in the low one; a scale every 128 of K.
+/// Consecutive rows of a checkpoint's tensor: code + 8 in a nibble, even k in the low one.
 struct Int4Rows {
   const uint8_t* codes = nullptr;       // [rows, K / 2]
-  const char* scales = nullptr;         // [rows, K / 128]
+  const char* scales = nullptr;         // [rows, K / group]
   const float* channelScale = nullptr;  // [rows], or null for 1
 };
 
@@ -25,6 +25,7 @@ struct Int4Slab {
   GroupScaleType scaleType = GroupScaleType::kBf16;
   int64_t rows = 0;      // all together
   int64_t columns = 0;   // K, a multiple of 128
+  int64_t group = 128;   // of K with one scale: 32, 64 or 128
   int64_t firstRow = 0;  // of the slab in the packed tensor, for errors
 };
 
@@ -32,7 +33,6 @@ struct Int4Slab {
 struct PackedFormat {
   bool full = false;  // codes −8…7, else −7…7
   int scaleBytes = 2;  // BF16, or 4: FP32
-  size_t blockBytes() const { return 4096 + 64 * static_cast<size_t>(scaleBytes); }
 };
 
 /// What a slab holds that the format can't; its blocks are then useless.
@@ -40,6 +40,9 @@ struct PackFindings {
   bool needsFull = false;
   bool needsFp32 = false;  // a group's scale times its row's isn't a BF16 number
 };
+
+/// 64 rows × 128 columns: codes, then [128 / group][64] scales.
+size_t blockBytes(const Int4Slab& slab, const PackedFormat& format);
 
 /// Packs ceil(rows / 64) · K / 128 blocks; `blockAt(i)` is where the i-th goes. Groups whose scale or whose codes are all
 /// zero become zero codes under the row's scale before, since kernels divide by scales. Rows of blocks are spread over so

@@ -73,18 +73,22 @@ async function timePacking(device: CudaDevice, stream: CudaStream): Promise<Reco
       const hash = Math.imul(i + 1, 0x9e3779b1) >>> 16
       return Math.max(least, hash & 15) | (Math.max(least, (hash >>> 4) & 15) << 4)
     })
-    const groupScale = { dtype: 'bf16', data: new Uint16Array((n * k) / 128).fill(0x3c00) } as const
-    const tensor = { kind: 'int4', shape: [n, k], groupSize: 128, codes, groupScale } as const
-    for (const siluMul of [false, true]) {
+    for (const [groupSize, siluMul] of [
+      [128, false],
+      [128, true],
+      [32, false],
+    ] as const) {
+      const groupScale = { dtype: 'bf16', data: new Uint16Array((n * k) / groupSize).fill(0x3c00) } as const
+      const tensor = { kind: 'int4', shape: [n, k], groupSize, codes, groupScale } as const
       const rates: number[] = []
       for (let i = 0; i < 5; i++) {
         const begin = performance.now()
         using linear = await CudaLinear.pack(device, stream, tensor, { siluMul })
         await stream.synchronize()
-        if (linear.codes !== name) throw new Error(`expected codes ${name} but found ${linear.codes}`)
+        if (linear.weight.kind !== 'int4' || linear.weight.codes !== name) throw new Error(`expected codes ${name}`)
         rates.push(codes.length / ((performance.now() - begin) * 1e-3))
       }
-      const label = `${name}${siluMul ? ', gate and up interleaved' : ''}`
+      const label = `${name}, groups of ${groupSize}${siluMul ? ', gate and up interleaved' : ''}`
       results[label] = Math.max(...rates)
       console.log(`packing INT4 [${n}, ${k}], ${label}: ${(results[label] / 1e9).toFixed(2)} GB/s of INT4`)
     }

@@ -22,6 +22,8 @@ export interface CudaAddon {
   cudaConstant(kernel: KernelHandle, name: string): Uint8Array
   /** kernels/cuda/heuristics.hpp: which kernel multiplies an [M, K] activation by an [N, K] weight. M may be 0. */
   cudaChooseGemm(m: number, n: number, k: number, multiprocessors: number): GemmChoice
+  /** kernels/cuda/choose_plain.hpp: the same of the plain kernels of one kind. */
+  cudaChoosePlain(kind: PlainKind, m: number, n: number, k: number, multiprocessors: number): GemmChoice
   cudaStream(device: DeviceHandle): StreamHandle
 
   cudaAllocate(stream: StreamHandle, bytes: number, what: string): BufferHandle
@@ -111,20 +113,32 @@ export interface NativeInt4Slab {
   /** Of all parts. */
   readonly rows: number
   readonly columns: number
+  /** 32, 64 or 128. */
+  readonly groupSize: number
   /** The slab's place in the packed weight, for errors. */
   readonly firstRow: number
 }
 
-/** A kernel is `i4_<family>_f<features>_t<tokens>_…`. */
+/** The kinds of plain kernels (kernels/cuda/gemm_exact.cu, gemm_dense.cu): what their names begin with. */
+export type PlainKind =
+  | 'i4_exact_g32'
+  | 'i4_exact_g64'
+  | 'i4_exact_g128'
+  | 'i4_exact_lookup'
+  | 'e4m3_dense'
+  | 'e4m3_precise'
+  | 'bf16_dense'
+
+/** A kernel is `i4_<family>_f<features>_t<tokens>_…`, a plain one `<kind>_f<features>_t<tokens>…`. */
 export interface GemmChoice {
-  readonly family: 'none' | 'small' | 'large'
+  readonly family: 'none' | 'small' | 'large' | 'plain'
   /** Output features a block. */
   readonly features: number
   /** Tokens a block. */
   readonly tokens: number
-  /** Small: parts of K, a block each. */
+  /** Small and plain: parts of K, a block each. */
   readonly split: number
-  /** Large: token tiles that a sweep over the features keeps in the L2. */
+  /** Large and plain: token tiles that a sweep over the features keeps in the L2. */
   readonly sweep: number
 }
 

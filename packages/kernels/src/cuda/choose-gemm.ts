@@ -1,5 +1,5 @@
 import { requireAddon } from '../native/load.js'
-import type { GemmChoice } from './addon-types.js'
+import type { GemmChoice, PlainKind } from './addon-types.js'
 import { guarded } from './handle.js'
 
 /**
@@ -9,4 +9,13 @@ import { guarded } from './handle.js'
 export function chooseGemm(m: number, n: number, k: number, multiprocessors: number): GemmChoice {
   const addon = requireAddon()
   return guarded(() => addon.cudaChooseGemm(m, n, k, multiprocessors))
+}
+
+/**
+ * The same among the plain kernels of one kind (kernels/cuda/choose_plain.hpp). For INT4 in groups of 128 that may be a
+ * small kernel, which is as precise.
+ */
+export function choosePlain(kind: PlainKind, m: number, n: number, k: number, multiprocessors: number): GemmChoice {
+  const addon = requireAddon()
+  return guarded(() => addon.cudaChoosePlain(kind, m, n, k, multiprocessors))
 }

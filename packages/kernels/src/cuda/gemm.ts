@@ -1,13 +1,14 @@
 import { BackendError } from '../errors.js'
 import type { GemmChoice } from './addon-types.js'
-import { chooseGemm } from './choose-gemm.js'
 import type { CudaDevice } from './device.js'
-import type { CudaBuffer, CudaKernel } from './resources.js'
+import { type KernelInfo, kernelInfo } from './kernel-info.js'
+import type { LinearOperands } from './linear-kernel.js'
+import type { CudaBuffer } from './resources.js'
 import type { Argument, CudaStream, TensorMap } from './stream.js'
 
-// The launcher of kernels/cuda/gemm_small.cuh and gemm_large.cuh.
+// The launcher of kernels/cuda/gemm_small.cuh, gemm_medium.cuh and gemm_large.cuh.
 
-/** A packed weight [N, K] as the kernels read it. */
+/** A weight [N, K] packed in groups of 128 as the kernels read it. */
 export interface PackedWeight {
   readonly blocks: CudaBuffer
   readonly n: number
@@ -19,26 +20,15 @@ export interface PackedWeight {
   readonly siluMul: boolean
 }
 
-export interface Gemm {
+export interface Gemm extends LinearOperands {
   readonly weight: PackedWeight
-  /** E4M3 [M, K]. */
-  readonly x: CudaBuffer
-  /** FP32 [M]. */
-  readonly xScale: CudaBuffer
-  readonly m: number
-  /** BF16 [M, N], or [M, N / 2]. */
-  readonly out: CudaBuffer
   /** BF16 [N], in the packed weight's order. */
   readonly bias: CudaBuffer | null
-  /** BF16 [M, N]; may be `out`. */
-  readonly residual: CudaBuffer | null
-  readonly dependent: boolean
 }
 
-/** Enqueues the kernel that `chooseGemm` picks; for M = 0, nothing. Sizes of buffers are the caller's business. */
-export function launchGemm(device: CudaDevice, stream: CudaStream, gemm: Gemm, what: string): void {
-  const { weight, m } = gemm
-  const choice = chooseGemm(m, weight.n, weight.k, device.info.multiprocessors)
+/** Enqueues the chosen kernel; for M = 0, nothing. Sizes of buffers are the caller's business. */
+export function launchGemm(device: CudaDevice, stream: CudaStream, gemm: Gemm, choice: GemmChoice, what: string): void {
+  const { weight } = gemm
   if (choice.family === 'none') return
   const name = gemmKernelName(choice, weight)
   const kernel = device.kernel(name)
@@ -57,37 +47,6 @@ export function gemmKernelName(
 ): string {
   const kind = `${siluMul ? 'silu_' : ''}${full ? 'full' : 'sym'}_${scaleBytes === 2 ? 'bf16' : 'fp32'}`
   return `i4_${family}_f${features}_t${tokens}_${kind}`
-}
-
-/** kernels/cuda/kernel_info.h */
-interface KernelInfo {
-  readonly features: number
-  readonly tokens: number
-  readonly batch: number
-  readonly storeTokens: number
-  readonly cluster: number
-  readonly threads: number
-  readonly sharedBytes: number
-  readonly fullCodes: boolean
-  readonly scaleBytes: number
-}
-
-function kernelInfo(kernel: CudaKernel, name: string): KernelInfo {
-  const bytes = kernel.constant(`${name}_info`)
-  if (bytes.length !== 36) throw new BackendError(`Expected 36 bytes of ${name}_info but received ${bytes.length}`)
-  const view = new DataView(bytes.buffer, bytes.byteOffset)
-  const at = (index: number): number => view.getInt32(4 * index, true)
-  return {
-    features: at(0),
-    tokens: at(1),
-    batch: at(2),
-    storeTokens: at(3),
-    cluster: at(4),
-    threads: at(5),
-    sharedBytes: at(6),
-    fullCodes: at(7) !== 0,
-    scaleBytes: at(8),
-  }
 }
 
 interface Cut {

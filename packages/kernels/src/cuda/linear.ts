@@ -1,9 +1,13 @@
-import type { Int4Tensor } from '@fireq/formats'
+import type { DenseTensor, Int4Tensor } from '@fireq/formats'
 import type { Handle } from '../backend.js'
 import { BackendError } from '../errors.js'
+import type { GemmChoice } from './addon-types.js'
+import { DenseLinear } from './dense-linear.js'
 import type { CudaDevice } from './device.js'
-import { launchGemm } from './gemm.js'
-import { type PackedInt4, packInt4 } from './pack-int4.js'
+import type { Fp8Weight } from './fp8-weight.js'
+import { Int4Linear } from './int4-linear.js'
+import { interleave } from './interleave.js'
+import type { Accumulate, LinearKernel, LinearWeight } from './linear-kernel.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
 
@@ -12,108 +16,148 @@ export interface PackOptions {
   readonly siluMul?: boolean
   /** BF16 [N], in the order of the weight's rows. */
   readonly bias?: Uint16Array
+  /** Type of x. Default, and so far the only one: `e4m3` for INT4 and FP8 weights, `bf16` for BF16 ones. */
+  readonly activations?: 'e4m3' | 'bf16'
+  /**
+   * Of FP8 products. `precise` adds them in FP32, so that the error is that of rounding the result to BF16; `fast` leaves
+   * that to the tensor cores, which cost it some bits. INT4 in groups of 32 or 64 or with look-up rounding, and BF16, are
+   * `precise` in any case. Default: `fast`.
+   */
+  readonly accumulate?: Accumulate
+  /** Type of the result; `f32` for FP8 and BF16 weights, without `siluMul`. Default: `bf16`. */
+  readonly output?: 'bf16' | 'f32'
 }
 
 export interface LinearInputs {
-  /** E4M3 [M, K]. */
+  /** [M, K] of the type that `activations` says. */
   readonly x: CudaBuffer
-  /** FP32 [M], one scale a token. */
-  readonly xScale: CudaBuffer
+  /** FP32 [M], one scale a token; with E4M3 activations, and only with those. */
+  readonly xScale?: CudaBuffer
   /** M ≥ 0. */
   readonly tokens: number
-  /** BF16 [M, N]; of a `siluMul` weight [M, N / 2]. */
+  /** [M, N] of the type that `output` says; of a `siluMul` weight BF16 [M, N / 2]. */
   readonly out: CudaBuffer
-  /** BF16 [M, N], added before the one rounding; may be `out`. Not with `siluMul`. */
+  /** BF16 [M, N], added before the one rounding; may be `out`, if that is BF16. Not with `siluMul`. */
   readonly residual?: CudaBuffer
   /** May start before the kernel before it ends (see LaunchShape). Default: false. */
   readonly dependent?: boolean
 }
 
 /**
- * An INT4 weight on a device and its linear layer for FP8 activations:
- * out = diag(xScale) · x · Wᵀ + bias + residual, rounded once to BF16. Group scales are applied exactly, in FP32.
+ * A weight on a device and its linear layer: out = diag(xScale) · x · Wᵀ + bias + residual, rounded once.
+ *
+ * | weight | activations |
+ * | --- | --- |
+ * | INT4 in groups of 32, 64 or 128, scales applied exactly in FP32, or with look-up rounding (groups of 128) | E4M3 |
+ * | FP8 with a scale an output feature | E4M3 |
+ * | BF16 | BF16 |
  */
 export class CudaLinear implements Handle {
   /** [N, K]. */
   readonly shape: readonly [number, number]
   /** Of device memory. */
   readonly bytes: number
-  /** −7…7 takes a cheaper decode than −8…7. */
-  readonly codes: '-7…7' | '-8…7'
-  /** Group scales in FP32 where BF16 can't hold them. */
-  readonly scale: 'bf16' | 'f32'
   readonly siluMul: boolean
-  readonly #device: CudaDevice
-  readonly #packed: PackedInt4
-  readonly #bias: CudaBuffer | null
+  readonly output: 'bf16' | 'f32'
+  readonly #kernel: LinearKernel
 
   private constructor(
-    device: CudaDevice,
     shape: readonly [number, number],
-    packed: PackedInt4,
-    bias: CudaBuffer | null,
-    siluMul: boolean,
+    kernel: LinearKernel,
+    options: Pick<CudaLinear, 'siluMul' | 'output'>,
   ) {
-    this.#device = device
-    this.#packed = packed
-    this.#bias = bias
     this.shape = shape
-    this.siluMul = siluMul
-    this.bytes = packed.blocks.bytes + (bias?.bytes ?? 0)
-    this.codes = packed.full ? '-8…7' : '-7…7'
-    this.scale = packed.scaleBytes === 2 ? 'bf16' : 'f32'
+    this.siluMul = options.siluMul
+    this.output = options.output
+    this.bytes = kernel.buffers.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.#kernel = kernel
+  }
+
+  /** What was packed. */
+  get weight(): LinearWeight {
+    return this.#kernel.weight
+  }
+
+  /** Type of x. */
+  get activations(): 'e4m3' | 'bf16' {
+    return this.#kernel.activations
+  }
+
+  /** What it does, which may be more precise than what was asked for. */
+  get accumulate(): Accumulate {
+    return this.#kernel.accumulate
   }
 
   /**
-   * Packs a weight into memory for work on `stream`; other streams must wait for an event first. The tensor has groups of
-   * 128 along K, N a multiple of 16, and no look-up rounding; leave it alone until the promise settles.
+   * Packs a weight into memory for work on `stream`; other streams must wait for an event first. N is a multiple of 16, K
+   * of 128. Leave the weight alone until the promise settles.
    */
   static async pack(
     device: CudaDevice,
     stream: CudaStream,
-    tensor: Int4Tensor,
-    { siluMul = false, bias }: PackOptions = {},
+    weight: Int4Tensor | Fp8Weight | DenseTensor,
+    options: PackOptions = {},
   ): Promise<CudaLinear> {
-    const what = `packing of an INT4 weight [${tensor.shape.join(', ')}]`
-    checkTensor(tensor, bias, what)
-    const packed = await packInt4(stream, tensor, siluMul, what)
-    let biasBuffer: CudaBuffer | null = null
+    const { siluMul = false, bias, accumulate = 'fast', output = 'bf16' } = options
+    const what = `packing of ${kindOf(weight)} weight [${weight.shape.join(', ')}]`
+    const [n, k] = checkShape(weight.shape, what)
+    const takes = weight.kind === 'dense' ? 'bf16' : 'e4m3'
+    const { activations = takes } = options
+    expect(activations === takes, what, `activations '${takes}'`, activations)
+    expect(accumulate === 'fast' || accumulate === 'precise', what, "accumulate 'fast' or 'precise'", accumulate)
+    expect(output === 'bf16' || output === 'f32', what, "output 'bf16' or 'f32'", output)
+    expect(output === 'bf16' || weight.kind !== 'int4', what, 'output bf16 of an INT4 weight', output)
+    expect(output === 'bf16' || !siluMul, what, 'output bf16 of SiLU(gate) · up', output)
+    expect(bias === undefined || bias.length === n, what, `a bias of ${n}`, bias?.length ?? 0)
+    const biasBuffer = bias === undefined ? null : stream.allocate(bias.byteLength, `${what}: bias`)
     try {
-      if (bias !== undefined) {
-        biasBuffer = stream.allocate(bias.byteLength, `${what}: bias`)
-        await stream.upload(biasBuffer, siluMul ? interleave(bias) : bias, `${what}: bias`)
+      if (biasBuffer !== null) {
+        await stream.upload(biasBuffer, siluMul ? interleave(bias!) : bias!, `${what}: bias`)
       }
-      return new CudaLinear(device, tensor.shape, packed, biasBuffer, siluMul)
+      const settings = { siluMul, accumulate, output, bias: biasBuffer }
+      const kernel =
+        weight.kind === 'int4'
+          ? await Int4Linear.pack(device, stream, weight, settings, what)
+          : await DenseLinear.load(device, stream, weight, settings, what)
+      return new CudaLinear([n, k], kernel, settings)
     } catch (error) {
-      packed.blocks.dispose()
       biasBuffer?.dispose()
       throw error
     }
   }
 
+  /** The kernel that `run` takes for so many tokens, and how the work is cut. */
+  choose(tokens: number): GemmChoice {
+    return this.#kernel.choose(tokens)
+  }
+
   /** Enqueues the layer. Nothing is checked on the device: x may hold any E4M3 code but NaN. */
   run(stream: CudaStream, { x, xScale, tokens, out, residual, dependent = false }: LinearInputs): void {
     const [n, k] = this.shape
-    const what = `linear of x [${tokens}, ${k}], INT4 weight [${n}, ${k}]${this.siluMul ? ', SiLU' : ''}`
-    if (!Number.isInteger(tokens) || tokens < 0 || tokens >= 2 ** 31) {
-      throw new BackendError(`${what}: expected a whole number of tokens below 2³¹ but received ${tokens}`)
-    }
-    if (residual !== undefined && this.siluMul) {
-      throw new BackendError(`${what}: expected no residual for SiLU(gate) · up but received one`)
-    }
-    const columns = this.siluMul ? n / 2 : n
-    expectBytes(what, 'x', x, tokens * k)
-    expectBytes(what, 'xScale', xScale, tokens * 4)
-    expectBytes(what, 'out', out, tokens * columns * 2)
+    const { siluMul, activations, output } = this
+    const what = `linear of x [${tokens}, ${k}], ${names[this.weight.kind]} weight [${n}, ${k}]${siluMul ? ', SiLU' : ''}`
+    expect(
+      Number.isInteger(tokens) && tokens >= 0 && tokens < 2 ** 31,
+      what,
+      'a whole number of tokens below 2³¹',
+      tokens,
+    )
+    if (siluMul) expect(residual === undefined, what, 'no residual for SiLU(gate) · up', 'one')
+    if (activations === 'e4m3') expect(xScale !== undefined, what, 'an xScale for x in E4M3', 'none')
+    else expect(xScale === undefined, what, 'no xScale for x in BF16', 'one')
+    if (output === 'f32')
+      expect(residual !== out || residual === undefined, what, 'another residual than out in FP32', 'out')
+    const columns = siluMul ? n / 2 : n
+    expectBytes(what, 'x', x, tokens * k * (activations === 'e4m3' ? 1 : 2))
+    if (xScale !== undefined) expectBytes(what, 'xScale', xScale, tokens * 4)
+    expectBytes(what, 'out', out, tokens * columns * (output === 'f32' ? 4 : 2))
     if (residual !== undefined) expectBytes(what, 'residual', residual, tokens * columns * 2)
-    const weight = { ...this.#packed, n, k, siluMul: this.siluMul }
-    const operands = { x, xScale, m: tokens, out, bias: this.#bias, residual: residual ?? null, dependent }
-    launchGemm(this.#device, stream, { weight, ...operands }, what)
+    const operands = { x, xScale: xScale ?? null, m: tokens, out, residual: residual ?? null, dependent }
+    this.#kernel.launch(stream, operands, what)
   }
 
   dispose(): void {
-    this.#packed.blocks.dispose()
-    this.#bias?.dispose()
+    for (const buffer of this.#kernel.buffers) buffer.dispose()
   }
 
   [Symbol.dispose](): void {
@@ -121,31 +165,28 @@ export class CudaLinear implements Handle {
   }
 }
 
-function checkTensor(tensor: Int4Tensor, bias: Uint16Array | undefined, what: string): void {
-  const { shape, groupSize, codes, groupScale, channelScale, lookupRounding } = tensor
-  const [n, k] = shape
-  const expect = (holds: boolean, wanted: string, received: string | number): void => {
-    if (!holds) throw new BackendError(`${what}: expected ${wanted} but received ${received}`)
-  }
-  expect(Number.isSafeInteger(n) && n > 0 && n % 16 === 0, 'N a multiple of 16', n)
-  expect(Number.isSafeInteger(k) && k > 0 && k % 128 === 0, 'K a multiple of 128', k)
-  expect(n < 2 ** 31 && k < 2 ** 31, 'N and K below 2³¹', Math.max(n, k))
-  expect(groupSize === 128, 'groups of 128', groupSize)
-  expect(lookupRounding !== true, 'no look-up rounding', 'a weight with it')
-  expect(codes.length === (n * k) / 2, `${(n * k) / 2} bytes of codes`, codes.length)
-  expect(groupScale.data.length === (n * k) / 128, `${(n * k) / 128} group scales`, groupScale.data.length)
-  expect(channelScale === undefined || channelScale.length === n, `${n} channel scales`, channelScale?.length ?? 0)
-  expect(bias === undefined || bias.length === n, `a bias of ${n}`, bias?.length ?? 0)
+const names = { int4: 'INT4', e4m3: 'FP8', bf16: 'BF16' } as const
+
+function kindOf(weight: Int4Tensor | Fp8Weight | DenseTensor): string {
+  if (weight.kind === 'int4') return 'an INT4'
+  return weight.kind === 'e4m3' ? 'an FP8' : `a ${weight.dtype.toUpperCase()}`
+}
+
+function checkShape(shape: readonly number[], what: string): readonly [number, number] {
+  const [n = 0, k = 0] = shape
+  expect(shape.length === 2, what, 'a matrix', `${shape.length} dimensions`)
+  expect(Number.isSafeInteger(n) && n > 0 && n % 16 === 0, what, 'N a multiple of 16', n)
+  expect(Number.isSafeInteger(k) && k > 0 && k % 128 === 0, what, 'K a multiple of 128', k)
+  expect(n < 2 ** 31 && k < 2 ** 31, what, 'N and K below 2³¹', Math.max(n, k))
+  return [n, k]
+}
+
+function expect(holds: boolean, what: string, wanted: string, received: string | number): void {
+  if (!holds) throw new BackendError(`${what}: expected ${wanted} but received ${received}`)
 }
 
 function expectBytes(what: string, name: string, buffer: CudaBuffer, bytes: number): void {
   if (buffer.bytes < bytes) {
     throw new BackendError(`${what}: expected ${name} of at least ${bytes} bytes but received ${buffer.bytes}`)
   }
-}
-
-/** The order of a `siluMul` weight's rows: of every sixteen, eight of the first half and the eight of the second. */
-function interleave(values: Uint16Array): Uint16Array {
-  const half = values.length / 2
-  return values.map((_, i) => values[(i % 16 < 8 ? 0 : half) + Math.floor(i / 16) * 8 + (i % 8)]!)
 }

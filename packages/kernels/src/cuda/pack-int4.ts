@@ -8,7 +8,7 @@ import type { CudaStream } from './stream.js'
 /** Rows of a packed block, and its bytes of codes. */
 const BLOCK_ROWS = 64
 const BLOCK_CODE_BYTES = 4096
-const GROUP = 128
+const BLOCK_COLUMNS = 128
 /** Of pinned memory. */
 const CHUNK_BYTES = 2 ** 21
 /** Slabs on their way at once; node has four threads for such work. */
@@ -22,14 +22,16 @@ export interface PackedInt4 {
   readonly scaleBytes: 2 | 4
 }
 
-/** Bytes of a packed [N, K] weight. */
-export function packedBytes(n: number, k: number, scaleBytes: number): number {
-  return Math.ceil(n / BLOCK_ROWS) * (k / GROUP) * (BLOCK_CODE_BYTES + BLOCK_ROWS * scaleBytes)
+/** Bytes of a packed [N, K] weight in groups of 32, 64 or 128. */
+export function packedBytes(n: number, k: number, groupSize: number, scaleBytes: number): number {
+  const blockBytes = BLOCK_CODE_BYTES + (BLOCK_COLUMNS / groupSize) * BLOCK_ROWS * scaleBytes
+  return Math.ceil(n / BLOCK_ROWS) * (k / BLOCK_COLUMNS) * blockBytes
 }
 
 /**
- * Packs a weight in groups of 128 into a device buffer (kernels/cuda/int4.cuh), on other threads. It begins with the
- * cheapest format and starts over with the next when it meets what that can't hold, which is usually at the very start.
+ * Packs a weight into a device buffer (kernels/cuda/int4.cuh), on other threads. It begins with the cheapest format and
+ * starts over with the next when it meets what that can't hold, which is usually at the very start. Row factors become
+ * part of the group scales, except with look-up rounding, which is left to kernels.
  */
 export async function packInt4(
   stream: CudaStream,
@@ -41,7 +43,7 @@ export async function packInt4(
   let full = false
   let scaleBytes: 2 | 4 = 2
   for (;;) {
-    const blocks = stream.allocate(packedBytes(n, k, scaleBytes), what)
+    const blocks = stream.allocate(packedBytes(n, k, tensor.groupSize, scaleBytes), what)
     try {
       const missing = await uploadSlabs(stream, slabsOf(tensor, interleave), { full, scaleBytes }, blocks, what)
       if (missing === 0) return { blocks, full, scaleBytes }
@@ -74,7 +76,7 @@ async function uploadSlabs(
       const done = stream.uploadInt4(slab, format, to, offset, what)
       done.catch(() => undefined) // an earlier slab's failure is reported first
       pending.push(done)
-      offset += packedBytes(slab.rows, slab.columns, format.scaleBytes)
+      offset += packedBytes(slab.rows, slab.columns, slab.groupSize, format.scaleBytes)
     }
     while (pending.length > 0) missing |= await pending.shift()!
     return missing
@@ -85,24 +87,25 @@ async function uploadSlabs(
 
 /** The weight in pieces of whole blocks that each fit a chunk of pinned memory. */
 function* slabsOf(tensor: Int4Tensor, interleave: boolean): Generator<NativeInt4Slab> {
-  const [n, k] = tensor.shape
-  const blockRowBytes = packedBytes(BLOCK_ROWS, k, 4) + BLOCK_ROWS * 4 // with a scale a row
+  const { shape, groupSize, groupScale } = tensor
+  const [n, k] = shape
+  const blockRowBytes = packedBytes(BLOCK_ROWS, k, groupSize, 4) + BLOCK_ROWS * 4 // with a scale a row
   const step = BLOCK_ROWS * Math.max(1, Math.floor((CHUNK_BYTES - 128) / blockRowBytes))
   for (let firstRow = 0; firstRow < n; firstRow += step) {
     const rows = Math.min(step, n - firstRow)
     const parts = interleave
       ? [partOf(tensor, firstRow / 2, rows / 2), partOf(tensor, (n + firstRow) / 2, rows / 2)]
       : [partOf(tensor, firstRow, rows)]
-    yield { parts, scaleType: tensor.groupScale.dtype, rows, columns: k, firstRow }
+    yield { parts, scaleType: groupScale.dtype, rows, columns: k, groupSize, firstRow }
   }
 }
 
 function partOf(tensor: Int4Tensor, from: number, rows: number): NativeInt4Slab['parts'][number] {
-  const { shape, codes, groupScale, channelScale } = tensor
-  const [codeBytes, groups] = [shape[1] / 2, shape[1] / GROUP]
+  const { shape, groupSize, codes, groupScale, channelScale, lookupRounding } = tensor
+  const [codeBytes, groups] = [shape[1] / 2, shape[1] / groupSize]
   return {
     codes: codes.subarray(from * codeBytes, (from + rows) * codeBytes),
     scales: groupScale.data.subarray(from * groups, (from + rows) * groups),
-    channelScale: channelScale?.subarray(from, from + rows),
+    channelScale: lookupRounding ? undefined : channelScale?.subarray(from, from + rows),
   }
 }

@@ -123,7 +123,15 @@ describeKernels('a linear layer on a pretended GPU', () => {
 
   it('is described by shape, bytes, codes and scales', async () => {
     const layer = await pack(80, 256)
-    expect(layer).toMatchObject({ shape: [80, 256], bytes: 4 * 4224, codes: '-7…7', scale: 'bf16', siluMul: false })
+    expect(layer).toMatchObject({
+      shape: [80, 256],
+      bytes: 4 * 4224,
+      weight: { kind: 'int4', groupSize: 128, codes: '-7…7', scale: 'bf16', lookupRounding: false },
+      activations: 'e4m3',
+      accumulate: 'fast',
+      output: 'bf16',
+      siluMul: false,
+    })
     const full = await CudaLinear.pack(
       device,
       stream,
@@ -132,7 +140,7 @@ describeKernels('a linear layer on a pretended GPU', () => {
         groupScale: { dtype: 'f32', data: new Float32Array(16).fill(0.1) },
       }),
     )
-    expect(full).toMatchObject({ bytes: 4096 + 256, codes: '-8…7', scale: 'f32' })
+    expect(full).toMatchObject({ bytes: 4096 + 256, weight: { codes: '-8…7', scale: 'f32' } })
     full.dispose()
     full.dispose()
   })
@@ -203,8 +211,9 @@ describeKernels('a linear layer on a pretended GPU', () => {
     [tensorOf(64, 128, { shape: [63, 128] }), /expected N a multiple of 16 but received 63/],
     [tensorOf(64, 128, { shape: [64, 192] }), /expected K a multiple of 128 but received 192/],
     [tensorOf(64, 128, { shape: [0, 128] }), /expected N a multiple of 16 but received 0/],
-    [tensorOf(64, 128, { groupSize: 64 }), /expected groups of 128 but received 64/],
-    [tensorOf(64, 128, { lookupRounding: true }), /expected no look-up rounding/],
+    [tensorOf(64, 128, { groupSize: 16 }), /expected groups of 32, 64 or 128 but received 16/],
+    [tensorOf(64, 128, { groupSize: 64 }), /expected 128 group scales but received 64/],
+    [tensorOf(64, 128, { groupSize: 64, lookupRounding: true }), /groups of 128 with look-up rounding but received 64/],
     [tensorOf(64, 128, { codes: new Uint8Array(10) }), /\[64, 128\]: expected 4096 bytes of codes but received 10/],
     [tensorOf(64, 128, { groupScale: { dtype: 'bf16', data: new Uint16Array(3) } }), /64 group scales but received 3/],
     [tensorOf(64, 128, { channelScale: new Float32Array(3) }), /64 channel scales but received 3/],

@@ -13,14 +13,18 @@ const seed = Date.now() % 2 ** 32
 interface Shape {
   readonly n: number
   readonly k: number
+  readonly groupSize?: number
   readonly scale?: 'bf16' | 'e4m3' | 'f32'
   readonly minus8?: boolean
   readonly channelScale?: (row: number) => number
 }
 
-function randomTensor(random: Random, { n, k, scale = 'bf16', minus8 = true, channelScale }: Shape): Int4Tensor {
+function randomTensor(
+  random: Random,
+  { n, k, groupSize = 128, scale = 'bf16', minus8 = true, channelScale }: Shape,
+): Int4Tensor {
   const nibble = (): number => random.int(minus8 ? 0 : 1, 15)
-  const sigma = Array.from({ length: (n * k) / 128 }, () => random.normal() * 2 ** random.int(-8, 5) || 1)
+  const sigma = Array.from({ length: (n * k) / groupSize }, () => random.normal() * 2 ** random.int(-8, 5) || 1)
   const groupScale: Int4Tensor['groupScale'] =
     scale === 'f32'
       ? { dtype: scale, data: Float32Array.from(sigma) }
@@ -30,7 +34,7 @@ function randomTensor(random: Random, { n, k, scale = 'bf16', minus8 = true, cha
   return {
     kind: 'int4',
     shape: [n, k],
-    groupSize: 128,
+    groupSize,
     codes: Uint8Array.from({ length: (n * k) / 2 }, () => nibble() | (nibble() << 4)),
     groupScale,
     ...(channelScale && { channelScale: Float32Array.from({ length: n }, (_, row) => channelScale(row)) }),
@@ -68,18 +72,19 @@ describeFake(`packing INT4 weights (seed ${seed})`, () => {
     const { blocks, full, scaleBytes } = await packInt4(stream, tensor, interleaved, 'packing')
     const bytes = await stream.download(blocks, new Uint8Array(blocks.bytes), 'blocks')
     blocks.dispose()
-    expect(bytes.length).toBe(packedBytes(tensor.shape[0], tensor.shape[1], scaleBytes))
-    return { ...unpackBlocks(bytes, tensor.shape, full, scaleBytes), full, scaleBytes }
+    expect(bytes.length).toBe(packedBytes(...tensor.shape, tensor.groupSize, scaleBytes))
+    return { ...unpackBlocks(bytes, tensor.shape, full, scaleBytes, tensor.groupSize), full, scaleBytes }
   }
 
   /** The packed values are the tensor's, and nothing divides by 0. */
   function expectValues(tensor: Int4Tensor, { codes, scales }: { codes: Int8Array; scales: Float32Array }, i = false) {
-    const [n, k] = tensor.shape
+    const { shape, groupSize } = tensor
+    const [n, k] = shape
     const wanted = dequantizeInt4(tensor)
     let wrong = 0
     for (let row = 0; row < codes.length / k; row++) {
       for (let column = 0; column < k; column++) {
-        const scale = scales[row * (k / 128) + (column >> 7)]!
+        const scale = scales[row * (k / groupSize) + Math.floor(column / groupSize)]!
         const value = Math.fround(codes[row * k + column]! * scale)
         const expected = row < n ? wanted[sourceRow(row, n, i) * k + column]! : 0
         if (Math.abs(value - expected) > Math.abs(expected) * 2 ** -22 || scale === 0) wrong++
@@ -95,7 +100,12 @@ describeFake(`packing INT4 weights (seed ${seed})`, () => {
     { n: 528, k: 1024 },
     { n: 1040, k: 2176, minus8: false },
     { n: 16, k: 70016 },
-  ])('keeps every value of $n × $k', async (shape) => {
+    { n: 16, k: 128, groupSize: 32 },
+    { n: 80, k: 384, groupSize: 64, minus8: false },
+    { n: 528, k: 1024, groupSize: 32, minus8: false },
+    { n: 1040, k: 2176, groupSize: 64 },
+    { n: 16, k: 70016, groupSize: 32 },
+  ])('keeps every value of $n × $k in groups of $groupSize', async (shape) => {
     const tensor = randomTensor(random, shape)
     const packed = await roundTrip(tensor)
     expectValues(tensor, packed)
@@ -148,6 +158,25 @@ describeFake(`packing INT4 weights (seed ${seed})`, () => {
     const packed = await roundTrip(tensor)
     expect(packed.scaleBytes).toBe(wanted)
     expectValues(tensor, packed)
+  })
+
+  it('keeps zero groups of 32 under the scale before, and names a wrong one by its own number', async () => {
+    const tensor = randomTensor(random, { n: 64, k: 256, groupSize: 32, scale: 'f32', minus8: false })
+    tensor.groupScale.data.set([0, 0.5, 0, -0.25, 1e-45], 0)
+    tensor.codes.fill(0x88, 4 * 16, 5 * 16)
+    const packed = await roundTrip(tensor)
+    expectValues(tensor, packed)
+    expect([...packed.scales.subarray(0, 5)]).toEqual([1, 0.5, 0.5, -0.25, -0.25])
+    tensor.groupScale.data[13 * 8 + 7] = Number.NaN
+    await expect(packInt4(stream, tensor, false, 'packing')).rejects.toThrow(/received nan at row 13, group 7$/)
+  })
+
+  it('leaves row factors out of the scales of products that are looked up', async () => {
+    const tensor = randomTensor(random, { n: 64, k: 256, channelScale: (row) => 1 + row / 1000 })
+    const { channelScale: _, ...plain } = tensor
+    const looked = await roundTrip({ ...tensor, lookupRounding: true })
+    expect(looked).toEqual(await roundTrip(plain))
+    expect(looked.scaleBytes).toBe(2)
   })
 
   it('never writes a scale that kernels would divide by in vain', async () => {

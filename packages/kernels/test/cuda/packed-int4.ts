@@ -3,7 +3,7 @@ import { bf16BitsToF32 } from '@fireq/formats'
 export interface Unpacked {
   /** [rows, columns], rows padded to 64. */
   readonly codes: Int8Array
-  /** [rows, columns / 128] */
+  /** [rows, columns / group] */
   readonly scales: Float32Array
 }
 
@@ -17,8 +17,10 @@ export function unpackBlocks(
   [n, k]: readonly [number, number],
   full: boolean,
   scaleBytes: number,
+  groupSize = 128,
 ): Unpacked {
-  const [rows, groups, blockBytes] = [Math.ceil(n / 64) * 64, k / 128, 4096 + 64 * scaleBytes]
+  const [rows, across, subgroups] = [Math.ceil(n / 64) * 64, k / 128, 128 / groupSize]
+  const [groups, blockBytes] = [k / groupSize, 4096 + subgroups * 64 * scaleBytes]
   const view = new DataView(blocks.buffer, blocks.byteOffset, blocks.byteLength)
   const codes = new Int8Array(rows * k).fill(99)
   const scales = new Float32Array(rows * groups)
@@ -26,24 +28,24 @@ export function unpackBlocks(
     const masked = (word & 0x87878787) >>> 0
     return full ? (masked + ((word & 0x80808080) >>> 7)) >>> 0 : masked
   }
-  for (let block = 0; block < (rows / 64) * groups; block++) {
-    const [base, firstRow, group] = [block * blockBytes, Math.floor(block / groups) * 64, block % groups]
+  for (let block = 0; block < (rows / 64) * across; block++) {
+    const [base, firstRow, column] = [block * blockBytes, Math.floor(block / across) * 64, (block % across) * 128]
     for (let thread = 0; thread < 128; thread++) {
       const row = firstRow + 16 * (thread >> 5) + ((thread & 31) >> 2)
       for (let i = 0; i < 8; i++) {
         const word = view.getUint32(base + (i >> 2) * 2048 + thread * 16 + (i & 3) * 4, true)
         const rotated = ((word >>> 4) | (word << 28)) >>> 0
-        const column = group * 128 + (i >> 1) * 32 + (i & 1) * 16 + (thread & 3) * 4
+        const at = column + (i >> 1) * 32 + (i & 1) * 16 + (thread & 3) * 4
         for (let b = 0; b < 4; b++) {
-          codes[row * k + column + b] = subnormal((e4m3Bytes(word) >>> (8 * b)) & 255)
-          codes[(row + 8) * k + column + b] = subnormal((e4m3Bytes(rotated) >>> (8 * b)) & 255)
+          codes[row * k + at + b] = subnormal((e4m3Bytes(word) >>> (8 * b)) & 255)
+          codes[(row + 8) * k + at + b] = subnormal((e4m3Bytes(rotated) >>> (8 * b)) & 255)
         }
       }
     }
-    for (let row = 0; row < 64; row++) {
-      const at = base + 4096 + row * scaleBytes
+    for (let i = 0; i < subgroups * 64; i++) {
+      const at = base + 4096 + i * scaleBytes
       const scale = scaleBytes === 4 ? view.getFloat32(at, true) : bf16BitsToF32(view.getUint16(at, true))
-      scales[(firstRow + row) * groups + group] = scale
+      scales[(firstRow + (i % 64)) * groups + column / groupSize + Math.floor(i / 64)] = scale
     }
   }
   return { codes, scales }
