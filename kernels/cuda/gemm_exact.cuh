@@ -164,7 +164,7 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
       const int which = s & 1;
 #pragma unroll
       for (int half = 0; half < 2; half++)
-        scale[which][half] = C::kProducts == Products::kLookup ? 1.f : scaleOf(s, half) * kCodeUnit;
+        scale[which][half] = C::kProducts == Products::kLookup ? 1.f : scaleOf(s, half);
       wgmma::pin(sum[which]);
       wgmma::fence();
 #pragma unroll
@@ -182,6 +182,10 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
     if (lane == 0) ptx::barrierArrive(empty + stage * 8);
     add((C::kSubgroups - 1) & 1);
     if (++stage == C::kStages) stage = 0, parity ^= 1;
+  }
+  if constexpr (C::kProducts == Products::kExact) {
+#pragma unroll
+    for (int i = 0; i < C::kTokens / 2; i++) acc[i] *= kCodeUnit;
   }
 }
 

@@ -1,7 +1,8 @@
 import type { GpuCase } from './gpu-case.js'
 import { linearCases } from './linear-cases.js'
+import { plainLinearCases } from './plain-linear-cases.js'
 import { quantizeCases } from './quantize-cases.js'
 import { transferCases } from './transfer-cases.js'
 
 /** Every test that needs a GPU. */
-export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases, ...linearCases]
+export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases, ...linearCases, ...plainLinearCases]
