@@ -4,9 +4,10 @@
 //
 //   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node] [--no-build]
 //
-// Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `test`, `bench` with the options of
-// `repro bench gemm`, or `sanitize`, the tests under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one.
-// `--no-build` takes the addon as it is.
+// Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `bench` with the options of `repro bench
+// gemm`; `test` with the options of node's test runner, such as --test-name-pattern=PATTERN; `sanitize` with those, the tests
+// under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one. `--no-build` takes the
+// addon as it is.
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -100,7 +101,7 @@ function writeRunner() {
   writeFileSync(
     join(out, 'run.sh'),
     `#!/bin/sh
-# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | sanitize] [options of the benchmarks]
+# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | sanitize] [options of the tests or the benchmarks]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=\${1:-all}
@@ -131,7 +132,7 @@ bench() {
   "$node" "$here/repro.mjs" bench gemm "$@"
 }
 case $what in
-  test) "$node" --test-reporter=spec "$here/tests.mjs" ;;
+  test) "$node" --test-reporter=spec "$@" "$here/tests.mjs" ;;
   bench) bench "$@" ;;
   all)
     "$node" --test-reporter=spec "$here/tests.mjs"
@@ -141,7 +142,7 @@ case $what in
     # The tests provoke errors of the API, which they check themselves.
     for tool in memcheck racecheck initcheck synccheck; do
       echo "$tool:"
-      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 "$node" --test-reporter=dot "$here/tests.mjs"
+      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 "$node" --test-reporter=dot "$@" "$here/tests.mjs"
     done
     ;;
   *)

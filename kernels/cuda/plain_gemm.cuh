@@ -136,7 +136,7 @@ __device__ __forceinline__ void finishPlain(const PlainProblem& p, const PlainTi
     }
     writer.write(sum, tile.token + at * 8);
   }
-  ptx::clusterArrive();  // nobody reads this block's sums any more
+  ptx::clusterArriveRelaxed();  // nobody reads this block's sums any more
   ptx::clusterWait();
 }
 
