@@ -24,6 +24,8 @@ constexpr int kPageTokens = 64;
 constexpr int kKvBlockTokens = 32;
 constexpr int kKvBlockBytes = kKvBlockTokens * (kHeadDim + 4);
 constexpr int kKvPageBytes = kPageTokens / kKvBlockTokens * kKvBlockBytes;
+constexpr int kKvValues = kKvBlockTokens * kHeadDim / 2;      // where a block's values begin, in bytes
+constexpr int kKvScales = 2 * kKvBlockTokens * kHeadDim / 2;  // and its scales
 constexpr float kLowUnit = 0x1p-24f, kHighUnit = 0x1p-20f;  // of codes masked by 0x000f000f and 0x00f000f0
 
 enum class ScaleFormat {

@@ -1,0 +1,12 @@
+// The instantiations of attention_store.cuh: attention_store_<scale format>.
+#include "attention_store.cuh"
+
+using namespace fireq;
+
+#define FIREQ_ATTENTION_STORE(NAME, FORMAT)                                                                      \
+  extern "C" __global__ void __launch_bounds__(128) NAME(const __grid_constant__ AttentionStoreParams p) { \
+    attentionStore<FORMAT>(p);                                                                               \
+  }
+
+FIREQ_ATTENTION_STORE(attention_store_bf16, ScaleFormat::kBf16Symmetric)
+FIREQ_ATTENTION_STORE(attention_store_asym, ScaleFormat::kE4m3Asymmetric)
