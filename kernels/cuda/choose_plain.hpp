@@ -23,22 +23,23 @@ struct PlainChoice {
 
 namespace detail {
 
-constexpr int kPlainFeatures = 128, kPlainSweep = 8, kMostParts = 8, kFewestSteps = 4;
+constexpr int kPlainSweep = 8, kMostParts = 8, kFewestSteps = 4;
 
 /// A kernel with its µs a step of K (128 bytes of x) and beside those, when it has an SM to itself. From times on an H200
-/// (docs/kernels); those of 128 tokens are guesses.
+/// (docs/kernels).
 struct PlainCandidate {
   const char* kind;
-  int tokens;
+  int features, tokens;
   double stepTime, tileTime;
 };
 
 constexpr PlainCandidate kPlainCandidates[] = {
-    {"i4_exact_g32", 64, 0.58, 2.0},    {"i4_exact_g64", 64, 0.54, 2.0},    {"i4_exact_g128", 64, 0.50, 2.0},
-    {"i4_exact_g128", 128, 0.80, 3.0},  {"i4_exact_lookup", 64, 0.69, 2.0}, {"i4_exact_lookup", 128, 1.00, 3.0},
-    {"e4m3_dense", 16, 0.62, 2.0},      {"e4m3_dense", 64, 0.66, 3.0},      {"e4m3_dense", 256, 0.80, 10.0},
-    {"e4m3_precise", 16, 0.62, 2.0},    {"e4m3_precise", 128, 0.80, 5.0},   {"bf16_dense", 16, 0.62, 2.0},
-    {"bf16_dense", 64, 0.66, 3.0},      {"bf16_dense", 256, 0.80, 10.0},
+    {"i4_exact_g32", 128, 64, 0.58, 2.0},     {"i4_exact_g32", 256, 64, 0.80, 3.0},   {"i4_exact_g64", 128, 64, 0.54, 2.0},
+    {"i4_exact_g64", 256, 64, 0.75, 3.0},     {"i4_exact_g128", 128, 64, 0.50, 2.0},  {"i4_exact_g128", 256, 64, 0.70, 3.0},
+    {"i4_exact_g128", 128, 128, 0.80, 3.0},   {"i4_exact_lookup", 128, 64, 0.69, 2.0}, {"i4_exact_lookup", 256, 64, 0.90, 3.0},
+    {"i4_exact_lookup", 128, 128, 1.00, 3.0}, {"e4m3_dense", 128, 16, 0.62, 2.0},     {"e4m3_dense", 128, 64, 0.66, 3.0},
+    {"e4m3_dense", 128, 256, 0.80, 10.0},     {"e4m3_precise", 128, 16, 0.62, 2.0},   {"e4m3_precise", 128, 128, 0.80, 5.0},
+    {"bf16_dense", 128, 16, 0.62, 2.0},       {"bf16_dense", 128, 64, 0.66, 3.0},     {"bf16_dense", 128, 256, 0.80, 10.0},
 };
 
 inline int stepsOf(const char* kind, int k) { return std::strncmp(kind, "bf16", 4) == 0 ? k / 64 : k / 128; }
@@ -47,7 +48,7 @@ inline int stepsOf(const char* kind, int k) { return std::strncmp(kind, "bf16", 
 inline int plainSlots(int sms, int split) { return std::max(split, split <= 2 ? sms : sms * 5 / 6); }
 
 inline double plainTime(const PlainCandidate& c, int m, int n, int k, int sms, int split) {
-  const double blocks = static_cast<double>(ceilDivide(n, kPlainFeatures)) * ceilDivide(m, c.tokens) * split;
+  const double blocks = static_cast<double>(ceilDivide(n, c.features)) * ceilDivide(m, c.tokens) * split;
   const double rounds = std::ceil(blocks / plainSlots(sms, split));
   return rounds * (ceilDivide(stepsOf(c.kind, k), split) * c.stepTime + c.tileTime) + (split > 1 ? 1.5 : 0);
 }
@@ -71,12 +72,12 @@ inline PlainChoice choosePlain(const char* kind, int m, int n, int k, int sms) {
   for (const detail::PlainCandidate& c : detail::kPlainCandidates) {
     if (std::strcmp(c.kind, kind) != 0) continue;
     const int parts = std::clamp(detail::stepsOf(kind, k) / detail::kFewestSteps, 1, std::min(detail::kMostParts, sms));
-    const bool fills = detail::ceilDivide(n, detail::kPlainFeatures) >= sms / detail::ceilDivide(m, c.tokens);
+    const bool fills = detail::ceilDivide(n, c.features) >= sms / detail::ceilDivide(m, c.tokens);
     for (int split = 1; split <= (fills ? 1 : parts); split++) {  // K is cut where tiles leave SMs idle
       const double time = detail::plainTime(c, m, n, k, sms, split);
       if (time >= bestTime) continue;
       bestTime = time;
-      best = {PlainFamily::kPlain, detail::kPlainFeatures, c.tokens, split, detail::kPlainSweep};
+      best = {PlainFamily::kPlain, c.features, c.tokens, split, detail::kPlainSweep};
     }
   }
   if (std::strcmp(kind, "i4_exact_g128") != 0) return best;

@@ -14,6 +14,7 @@
 #include "kernel_info.h"
 #include "plain_gemm.cuh"
 #include "ptx.cuh"
+#include "ring.cuh"
 #include "wgmma.cuh"
 
 namespace fireq {
@@ -26,7 +27,7 @@ struct GemmExactParams {
 
 enum class Products { kExact, kLookup };
 
-template <int kGroup_, Products kProducts_, int kTokens_, int kStages_, Codes kCodes_, ScaleType kScale_>
+template <int kGroup_, Products kProducts_, int kWarpgroups_, int kTokens_, int kStages_, Codes kCodes_, ScaleType kScale_>
 struct GemmExactConfig {
   static constexpr int kGroup = kGroup_;
   static constexpr Products kProducts = kProducts_;
@@ -36,9 +37,10 @@ struct GemmExactConfig {
   static constexpr ScaleType kScale = kScale_;
   static constexpr int kSubgroups = kGroupSize / kGroup;  // of a block
   static constexpr int kStep = kGroupSize;
-  static constexpr int kWarpgroups = 2;
+  static constexpr int kWarpgroups = kWarpgroups_;
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
+  static constexpr int kSums = kWarpgroups == 2 && kSubgroups > 1 ? 2 : 1;  // in flight; more warpgroups hide each other's
   static constexpr int kXBytes = kTokens * kGroupSize;
   static constexpr int kBlock = kBlockCodeBytes + kSubgroups * kBlockRows * kScaleBytes<kScale>;
   static_assert(kProducts == Products::kExact || kSubgroups == 1, "look-up rounding takes groups of 128");
@@ -99,8 +101,9 @@ struct ProductTable {
   }
 };
 
+/// A warp's part of fetching groups into the ring: the first fetches activations, the others weights (see gemm_small.cuh).
 template <class C>
-__device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactShared<C>& shared, const PlainTile<C>& tile) {
+__device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactShared<C>& shared, const PlainTile<C>& tile, int part) {
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
   const uint32_t x = ptx::smemAddress(shared.x), weight = ptx::smemAddress(shared.weight);
   const int groups = p.problem.K / kGroupSize, firstBlock = tile.feature / kBlockRows;
@@ -109,9 +112,11 @@ __device__ __forceinline__ void fetchGroups(const GemmExactParams& p, GemmExactS
   int stage = 0, parity = 1;
   for (int g = tile.first; g < tile.last; g++, from += C::kBlock) {
     ptx::barrierWait(empty + stage * 8, parity);
-    ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * C::kBlock);
-    ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, tile.token, full + stage * 8);
-    for (int b = 0; b < validBlocks; b++)
+    if (part == 0) {
+      ptx::barrierArriveExpect(full + stage * 8, C::kXBytes + validBlocks * C::kBlock);
+      ptx::copyTile(x + stage * C::kXBytes, &p.x, g * kGroupSize, tile.token, full + stage * 8);
+    }
+    for (int b = part - 1; b < validBlocks && part > 0; b += kFetchParts - 1)
       ptx::copyBulk(weight + (stage * C::kWarpgroups + b) * C::kBlock, from + static_cast<size_t>(b) * groups * C::kBlock,
                     C::kBlock, full + stage * 8);
     if (++stage == C::kStages) stage = 0, parity ^= 1;
@@ -126,7 +131,7 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
   const uint32_t weight = ptx::smemAddress(shared.weight) + threadIdx.x / 128 * C::kBlock;
   const uint32_t tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
-  float sum[2][C::kTokens / 2], scale[2][2];
+  float sum[C::kSums][C::kTokens / 2], scale[C::kSums][2];
 #pragma unroll
   for (int i = 0; i < C::kTokens / 2; i++) acc[i] = 0.f;
   const auto add = [&](int which) {
@@ -161,7 +166,7 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
     wgmma::pin(codes);
 #pragma unroll
     for (int s = 0; s < C::kSubgroups; s++) {
-      const int which = s & 1;
+      const int which = s % C::kSums;
 #pragma unroll
       for (int half = 0; half < 2; half++)
         scale[which][half] = C::kProducts == Products::kLookup ? 1.f : scaleOf(s, half);
@@ -173,15 +178,15 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
                                        wgmma::descriptor(tile + stage * (C::kXBytes / 16) + 2 * (s * kSteps + step)),
                                        step != 0);
       wgmma::commit();
-      if (s > 0) {
-        wgmma::wait<1>();
-        add(which ^ 1);
+      if (C::kSums == 2 ? s > 0 : s + 1 < C::kSubgroups) {
+        wgmma::wait<C::kSums - 1>();
+        add((s + 1) % C::kSums);  // the one before, or this one
       }
     }
     wgmma::wait<0>();
     __syncwarp();  // every lane has read its codes and scales
     if (lane == 0) ptx::barrierArrive(empty + stage * 8);
-    add((C::kSubgroups - 1) & 1);
+    add((C::kSubgroups - 1) % C::kSums);
     if (++stage == C::kStages) stage = 0, parity ^= 1;
   }
   if constexpr (C::kProducts == Products::kExact) {
@@ -194,10 +199,13 @@ template <class C>
 __device__ __forceinline__ void gemmExact(const GemmExactParams& p) {
   auto& shared = beginPlain<C, GemmExactShared<C>>();
   const PlainTile<C> tile(p.problem);
+  // 640 threads start with 96 registers each: (96 − 24) · 128 ≥ (112 − 96) · 512.
   if (threadIdx.x >= C::kWarpgroups * 128) {
-    if (threadIdx.x == C::kWarpgroups * 128) fetchGroups<C>(p, shared, tile);
+    if constexpr (C::kWarpgroups > 2) ptx::shrinkRegisters<24>();
+    if (threadIdx.x % 32 == 0) fetchGroups<C>(p, shared, tile, threadIdx.x / 32 % kFetchParts);
     return;
   }
+  if constexpr (C::kWarpgroups > 2) ptx::growRegisters<112>();
   float acc[1][C::kTokens / 2];
   sumGroups<C>(tile, shared, acc[0]);
   finishPlain<C>(p.problem, tile, acc, ptx::smemAddress(&shared));

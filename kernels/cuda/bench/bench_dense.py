@@ -95,7 +95,7 @@ def time_all(module):
                     blocks = -(-m // tokens) * -(-n // 128)
                     if (m > 64 and tokens == 16) or (m <= 16 and tokens == 256):
                         continue
-                    for split in [s for s in (1, 2, 3, 4, 6) if s == 1 or blocks * s <= 264]:
+                    for split in [s for s in (1, 2, 3, 4, 6, 8) if s == 1 or blocks * s <= 264]:
                         kernel = GemmDense(module, f"{kind}_f128_t{tokens}", split)
                         graphs[f"t{tokens}/{split}"] = capture([kernel.prepare(x, c, out, ts, cs) for c in copies])
                 row, column = (ts[:, None], cs[None].abs().contiguous()) if fp8 else (None, None)

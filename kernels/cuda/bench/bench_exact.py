@@ -1,7 +1,7 @@
 """The promoting INT4 kernels (groups of 32, 64 and 128, look-up rounding): exactness against float64, and times of every
 tile and split.
 
-usage: bench_exact.py DIR [--check] [--json FILE]   DIR: holds gemm_exact.cubin
+usage: bench_exact.py DIR [--check] [--brief] [--json FILE]   DIR: holds gemm_exact.cubin
 """
 import argparse
 import json
@@ -13,7 +13,8 @@ from harness import capture, times
 from plain import GemmExact
 from weights import activations
 
-KINDS = {"g32": (64,), "g64": (64,), "g128": (64, 128), "lookup": (64, 128)}
+NARROW, TALL, WIDE = "f128_t64", "f256_t64", "f128_t128"
+KINDS = {"g32": (NARROW, TALL), "g64": (NARROW, TALL), "g128": (NARROW, TALL, WIDE), "lookup": (NARROW, TALL, WIDE)}
 SHAPES = [(16, 128, 1, False, "random"), (528, 384, 129, True, "random"), (400, 2048, 17, True, "extreme"),
           (1040, 1664, 64, False, "extreme"), (512, 4096, 300, False, "random"), (4096, 1024, 63, False, "random")]
 
@@ -51,13 +52,13 @@ def check(kernel):
     return worst
 
 
-def check_all(module):
+def check_all(module, brief):
+    formats = ("full_fp32",) if brief else ("sym_bf16", "sym_fp32", "full_bf16", "full_fp32")
     for kind, tiles in KINDS.items():
-        for tokens in tiles:
-            for codes in ("sym", "full"):
-                for scale in ("bf16", "fp32"):
-                    one = GemmExact(module, f"i4_exact_{kind}_f128_t{tokens}_{codes}_{scale}")
-                    print(f"{one.name}: at most {check(one):.3f} × the error of rounding to BF16", flush=True)
+        for tile in tiles:
+            for format in formats:
+                one = GemmExact(module, f"i4_exact_{kind}_{tile}_{format}")
+                print(f"{one.name}: at most {check(one):.3f} × the error of rounding to BF16", flush=True)
 
 
 def time_all(module):
@@ -65,7 +66,7 @@ def time_all(module):
     for n, k in ((4096, 4096), (28672, 4096), (4096, 14336)):
         codes = torch.randint(-7, 8, (n, k), device="cuda", dtype=torch.int8)
         for kind, tiles in KINDS.items():
-            first = GemmExact(module, f"i4_exact_{kind}_f128_t64_sym_bf16")
+            first = GemmExact(module, f"i4_exact_{kind}_{NARROW}_sym_bf16")
             packed = first.pack(codes, torch.full((n, k // first.group), 0.01, device="cuda"))
             copies = [packed] + [packed.clone() for _ in range(max(1, min(15, int(200e6 / packed.nbytes))))]
             one = torch.ones(n, device="cuda")
@@ -73,11 +74,12 @@ def time_all(module):
                 x8, token_scale = activations(m, k)
                 out = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
                 graphs = {}
-                for tokens in tiles:
-                    blocks = -(-m // tokens) * -(-n // 128)
-                    for split in [s for s in (1, 2, 3, 4, 6) if s == 1 or blocks * s <= 264]:
-                        kernel = GemmExact(module, f"i4_exact_{kind}_f128_t{tokens}_sym_bf16", split)
-                        graphs[f"t{tokens}/{split}"] = capture([kernel.prepare(x8, c, token_scale, one, out) for c in copies])
+                for tile in tiles:
+                    kernel = GemmExact(module, f"i4_exact_{kind}_{tile}_sym_bf16")
+                    blocks = -(-m // kernel.info.tokens) * -(-n // kernel.info.features)
+                    for split in [s for s in (1, 2, 3, 4, 6, 8) if s == 1 or blocks * s <= 180]:
+                        kernel = GemmExact(module, f"i4_exact_{kind}_{tile}_sym_bf16", split)
+                        graphs[f"{tile}/{split}"] = capture([kernel.prepare(x8, c, token_scale, one, out) for c in copies])
                 t = times(graphs, len(copies), 3)
                 found.append(dict(kind=kind, n=n, k=k, m=m, us=t))
                 print(f"{kind:6} {n:5}x{k:5} M={m:4}: " + ", ".join(f"{name} {us:.1f}" for name, us in t.items()), flush=True)
@@ -87,10 +89,11 @@ def time_all(module):
 args = argparse.ArgumentParser()
 args.add_argument("dir")
 args.add_argument("--check", action="store_true", help="no times")
+args.add_argument("--brief", action="store_true", help="checks one format a tile")
 args.add_argument("--json")
 args = args.parse_args()
 module = Module(f"{args.dir}/gemm_exact.cubin")
-check_all(module)
+check_all(module, args.brief)
 if not args.check:
     found = time_all(module)
     if args.json:

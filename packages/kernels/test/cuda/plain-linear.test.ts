@@ -89,7 +89,7 @@ describe.skipIf(!hasKernels)('the choice of a plain kernel', () => {
     expect(choosePlain('bf16_dense', 1, 4096, 4096, 132).split).toBeGreaterThan(1)
     expect(choosePlain('bf16_dense', 1, 128256, 4096, 132)).toMatchObject({ tokens: 16, split: 1 })
     expect(choosePlain('bf16_dense', 4096, 28672, 4096, 132)).toMatchObject({ tokens: 256, split: 1 })
-    expect(choosePlain('i4_exact_g128', 4096, 28672, 4096, 132)).toMatchObject({ family: 'plain', tokens: 128 })
+    expect(choosePlain('i4_exact_g128', 4096, 28672, 4096, 132)).toMatchObject({ family: 'plain', split: 1 })
     expect(choosePlain('i4_exact_g128', 16, 4096, 4096, 132)).toMatchObject({ family: 'small', tokens: 16 })
   })
 
@@ -153,8 +153,8 @@ describeKernels('plain linear layers on a pretended GPU', () => {
     expect(layer).toMatchObject({ accumulate: 'precise', activations: 'e4m3', output: 'bf16' })
     const given = inputs(layer, 700)
     layer.run(stream, { ...given, residual: given.out, dependent: true })
-    const { tokens, split, sweep } = choosePlain(kind, 700, 512, 1024, 132)
-    expect(grid()).toEqual([Math.ceil(700 / tokens) * 4 * split, 1, 1])
+    const { features, tokens, split, sweep } = choosePlain(kind, 700, 512, 1024, 132)
+    expect(grid()).toEqual([Math.ceil(700 / tokens) * (512 / features) * split, 1, 1])
     expect([driver.get('cluster'), driver.get('dependent')]).toEqual([split, 1])
     expect([1, 2, 5, 6, 9].map(word)).toEqual([1024, 700, 128, tokens, 3]) // the map of x, its box and swizzle
     for (const i of [0, 16, 17, 20]) expect(word(i)).toBeGreaterThan(0) // x, blocks, xScale, bias
