@@ -31,7 +31,9 @@ using namespace fireq;
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f128_t8, 2, 2, 8, 2, 4, SumKind::kByWarps)
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f128_t16, 2, 2, 16, 2, 4, SumKind::kPromoted)
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f128_t32, 2, 2, 32, 2, 3, SumKind::kPromoted)
+FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f192_t32, 1, 3, 32, 2, 4, SumKind::kPromoted)
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f128_t64, 2, 2, 64, 1, 4, SumKind::kRescaled)
+FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f192_t64, 1, 3, 64, 1, 7, SumKind::kRescaled)
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f128_t128, 1, 2, 128, 1, 5, SumKind::kRescaled)
 FIREQ_W4A16_KINDS(FIREQ_W4A16, w4a16_small_f192_t128, 1, 3, 128, 1, 5, SumKind::kRescaled)
 //                                                    tokens, stages

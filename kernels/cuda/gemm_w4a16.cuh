@@ -4,7 +4,6 @@
 #pragma once
 #include <cuda.h>
 #include <cstdint>
-#include <type_traits>
 
 #include "epilogue.cuh"
 #include "gemm_small.cuh"
@@ -34,7 +33,6 @@ struct GemmW4a16Config {
   static constexpr int kThreads = (kWarpgroups + 1) * 128;  // the last warpgroup fetches
   static constexpr int kTiles = kWarpgroups * 4 * (kTokens / 8);  // 16 × 8 tiles of the result, one warp each
   static constexpr int kPartialBytes = (kTiles + 7) * 512;        // their partial sums from at most eight blocks
-  using Turns = std::conditional_t<kPerSm == 1, fireq::Turns<kWarpgroups>, NoTurns>;
   static constexpr bool kMeetInRing = kTokens >= 32;  // where the ring leaves no room beside it: costs a cluster's barrier
   static constexpr int kRingBytes = kStages * kBatch * (kXBytes + kWarpgroups * kBlockBytes<kScale>);
   static_assert(!kMeetInRing || kPartialBytes <= kRingBytes, "partial sums must fit the ring");
@@ -53,7 +51,6 @@ struct GemmW4a16Shared {
   alignas(128) uint8_t partial[C::kMeetInRing ? 16 : C::kPartialBytes];  // float4 [tile of mine · splits + source][lane]
   alignas(8) uint64_t full[C::kStages];
   alignas(8) uint64_t empty[C::kStages];
-  alignas(8) uint64_t turns[C::kWarpgroups];
   alignas(8) uint64_t met;  // all partial sums of this block's tiles are here
   __device__ __forceinline__ uint8_t* partials() { return C::kMeetInRing ? &x[0][0][0] : partial; }
 };
@@ -90,7 +87,7 @@ __device__ __forceinline__ void sumW4a16(GemmW4a16Shared<C>& shared, const Group
   } else {
     RescaledBf16Sum<C> sum(shared);
     Ring<C::kStages> ring;
-    typename C::Turns turns(shared.turns);
+    NoTurns turns;
     sum.add(ring, turns, range.count(), [&](int i, int stage) { release(range.first + i, stage); });
 #pragma unroll
     for (int i = 0; i < C::kTokens / 2; i++) acc[i] = sum.d[i] * sum.scale[i / 2 % 2];
@@ -160,7 +157,6 @@ __device__ __forceinline__ void gemmW4a16(const GemmSmallParams& p) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
       ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
     }
-    for (int i = 0; i < C::kWarpgroups; i++) ptx::barrierInit(ptx::smemAddress(&shared.turns[i]), 4);
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();
     if (place.splits > 1) ptx::barrierArriveExpect(met, myTiles * place.splits * 512);

@@ -12,8 +12,8 @@ from w4a16 import Chooser, W4a16, pack
 from weights import dequantize, problem
 
 SHAPES = "12288x4096,4096x4096,22016x4096,4096x11008,6144x4096,28672x4096,4096x14336"
-TILES = {"small_f128_t8": 8, "small_f128_t16": 16, "small_f128_t32": 32, "small_f128_t64": 64, "small_f128_t128": 128,
-         "small_f192_t128": 128, "large_f128_t256": 256}
+TILES = {"small_f128_t8": 8, "small_f128_t16": 16, "small_f128_t32": 32, "small_f192_t32": 32, "small_f128_t64": 64,
+         "small_f192_t64": 64, "small_f128_t128": 128, "small_f192_t128": 128, "large_f128_t256": 256}
 CASES = [  # N, K, tokens beside whole tiles, split, weights, activations
     (16, 128, -1, 1, "random", "random"), (528, 384, 1, 2, "wild", "random"), (400, 2048, -3, 4, "wild", "extreme"),
     (1040, 1664, 0, 3, "huge-group", "random"), (2064, 1152, 5, 1, "random", "extreme"), (4096, 4096, 0, 6, "all-minus-8", "random"),
