@@ -24,37 +24,44 @@ struct PlainChoice {
 namespace detail {
 
 constexpr int kPlainSweep = 8, kMostParts = 8, kFewestSteps = 4;
+constexpr double kBytesPerMicrosecond = 4.2e6;  // of weights, when nothing else is in the way
 
-/// A kernel with its µs a step of K (128 bytes of x) and beside those, when it has an SM to itself. From times on an H200
-/// (docs/kernels).
+/// A kernel with the times measured for it on an H200 (docs/kernels): µs to begin, µs a step of K (128 bytes of x) and a tile
+/// beside its steps on an SM of its own, µs for each part of K to be added up.
 struct PlainCandidate {
   const char* kind;
   int features, tokens;
-  double stepTime, tileTime;
+  double startTime, stepTime, tileTime, partTime;
 };
 
 constexpr PlainCandidate kPlainCandidates[] = {
-    {"i4_exact_g32", 128, 64, 0.58, 2.0},     {"i4_exact_g32", 256, 64, 0.80, 3.0},   {"i4_exact_g64", 128, 64, 0.54, 2.0},
-    {"i4_exact_g64", 256, 64, 0.75, 3.0},     {"i4_exact_g128", 128, 64, 0.50, 2.0},  {"i4_exact_g128", 256, 64, 0.70, 3.0},
-    {"i4_exact_g128", 128, 128, 0.80, 3.0},   {"i4_exact_lookup", 128, 64, 0.69, 2.0}, {"i4_exact_lookup", 256, 64, 0.90, 3.0},
-    {"i4_exact_lookup", 128, 128, 1.00, 3.0}, {"e4m3_dense", 128, 16, 0.62, 2.0},     {"e4m3_dense", 128, 64, 0.66, 3.0},
-    {"e4m3_dense", 128, 256, 0.80, 10.0},     {"e4m3_precise", 128, 16, 0.62, 2.0},   {"e4m3_precise", 128, 128, 0.80, 5.0},
-    {"bf16_dense", 128, 16, 0.62, 2.0},       {"bf16_dense", 128, 64, 0.66, 3.0},     {"bf16_dense", 128, 256, 0.80, 10.0},
+    {"i4_exact_g32", 128, 64, 0, 0.44, 4.0, 0.35},     {"i4_exact_g32", 256, 64, 0, 0.73, 5.6, 0.35},
+    {"i4_exact_g64", 128, 64, 0, 0.33, 4.2, 0.35},     {"i4_exact_g64", 256, 64, 0, 0.56, 5.6, 0.35},
+    {"i4_exact_g128", 128, 64, 0, 0.33, 4.1, 0.35},    {"i4_exact_g128", 256, 64, 0, 0.49, 4.9, 0.35},
+    {"i4_exact_lookup", 128, 64, 0, 0.60, 4.1, 0.35},  {"i4_exact_lookup", 128, 128, 0, 0.71, 7.2, 0.35},
+    {"e4m3_dense", 128, 16, 2.0, 0.23, 0.2, 0.9},      {"e4m3_dense", 128, 64, 3.7, 0.31, 0.6, 0.9},
+    {"e4m3_dense", 128, 256, 0, 0.70, 9.0, 0.9},       {"e4m3_precise", 128, 16, 2.0, 0.23, 0.2, 0.9},
+    {"e4m3_precise", 128, 128, 0, 0.45, 4.6, 0.9},     {"bf16_dense", 128, 16, 1.8, 0.22, 0.2, 0.9},
+    {"bf16_dense", 128, 64, 3.5, 0.31, 0.2, 0.9},      {"bf16_dense", 128, 256, 2.0, 0.75, 1.0, 0.9},
 };
 
-inline int stepsOf(const char* kind, int k) { return std::strncmp(kind, "bf16", 4) == 0 ? k / 64 : k / 128; }
+inline bool isBf16(const char* kind) { return std::strncmp(kind, "bf16", 4) == 0; }
+inline int stepsOf(const char* kind, int k) { return isBf16(kind) ? k / 64 : k / 128; }
+inline double weightBytes(const char* kind, int n, int k) {
+  return 1.0 * n * k * (isBf16(kind) ? 2.0 : std::strncmp(kind, "i4", 2) == 0 ? 0.52 : 1.0);
+}
 
-/// Clusters of three and more leave some SMs out: each lies within a GPC of about 16.
-inline int plainSlots(int sms, int split) { return std::max(split, split <= 2 ? sms : sms * 5 / 6); }
+/// Blocks that run at once on an H200's 132 SMs in clusters of 1, 2, …, as the driver tells (see heuristics.hpp).
+constexpr int kClusteredBlocks[kMostParts] = {132, 132, 117, 120, 110, 102, 105, 120};
+inline int plainSlots(int sms, int split) { return std::max(split, kClusteredBlocks[split - 1] * sms / 132); }
 
 inline double plainTime(const PlainCandidate& c, int m, int n, int k, int sms, int split) {
   const double blocks = static_cast<double>(ceilDivide(n, c.features)) * ceilDivide(m, c.tokens) * split;
   const double rounds = std::ceil(blocks / plainSlots(sms, split));
-  return rounds * (ceilDivide(stepsOf(c.kind, k), split) * c.stepTime + c.tileTime) + (split > 1 ? 1.5 : 0);
+  const double working = rounds * (ceilDivide(stepsOf(c.kind, k), split) * c.stepTime + c.tileTime);
+  const double reading = weightBytes(c.kind, n, k) / kBytesPerMicrosecond * 132 / sms;
+  return c.startTime + std::max(working, reading) + (split > 1 ? split * c.partTime : 0);
 }
-
-/// gemm_small.cuh's kernels promote groups of 128 as well and read weights fastest, but 32 tokens at a time.
-inline double smallTime(int m, int n, int k) { return ceilDivide(m, 32) * (1.5 + 0.5 * n * k / 3.5e6); }
 
 }  // namespace detail
 
@@ -80,10 +87,10 @@ inline PlainChoice choosePlain(const char* kind, int m, int n, int k, int sms) {
       best = {PlainFamily::kPlain, c.features, c.tokens, split, detail::kPlainSweep};
     }
   }
-  if (std::strcmp(kind, "i4_exact_g128") != 0) return best;
-  const GemmChoice few = chooseGemm(std::min(m, 32), n, k, sms);
-  const bool promotes = few.family == GemmFamily::kSmall && few.tokens <= 32;
-  if (!promotes || (m > 32 && detail::smallTime(m, n, k) >= bestTime)) return best;
+  // gemm_small.cuh's kernels promote groups of 128 too, and read weights fastest.
+  if (m > 32 || std::strcmp(kind, "i4_exact_g128") != 0) return best;
+  const GemmChoice few = chooseGemm(m, n, k, sms);
+  if (few.family != GemmFamily::kSmall || few.tokens > 32) return best;
   return {PlainFamily::kSmall, few.features, few.tokens, few.split, 0};
 }
 

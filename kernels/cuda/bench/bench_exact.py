@@ -14,7 +14,7 @@ from plain import GemmExact
 from weights import activations
 
 NARROW, TALL, WIDE = "f128_t64", "f256_t64", "f128_t128"
-KINDS = {"g32": (NARROW, TALL), "g64": (NARROW, TALL), "g128": (NARROW, TALL, WIDE), "lookup": (NARROW, TALL, WIDE)}
+KINDS = {"g32": (NARROW, TALL), "g64": (NARROW, TALL), "g128": (NARROW, TALL), "lookup": (NARROW, WIDE)}
 SHAPES = [(16, 128, 1, False, "random"), (528, 384, 129, True, "random"), (400, 2048, 17, True, "extreme"),
           (1040, 1664, 64, False, "extreme"), (512, 4096, 300, False, "random"), (4096, 1024, 63, False, "random")]
 
