@@ -4,6 +4,7 @@
 
 #include "../cuda/choose_plain.hpp"
 #include "../cuda/heuristics.hpp"
+#include "../cuda/heuristics_w4a16.hpp"
 #include "../cuda/runtime/cubins.h"
 #include "../cuda/runtime/tensor_map.h"
 #include "cuda_handles.h"
@@ -152,10 +153,11 @@ Napi::Object describeChoice(Napi::Env env, const char* family, const Choice& cho
   return result;
 }
 
-/// cudaChooseGemm(M, N, K, multiprocessors): { family, features, tokens, split, sweep }
+/// cudaChooseGemm, cudaChooseW4a16(M, N, K, multiprocessors): { family, features, tokens, split, sweep }
+template <GemmChoice (*kChoose)(int, int, int, int)>
 Napi::Value choose(const Info& info) {
   const auto [m, n, k, sms] = gemmSizes(info, 0);
-  const GemmChoice chosen = chooseGemm(m, n, k, sms);
+  const GemmChoice chosen = kChoose(m, n, k, sms);
   const char* family = chosen.family == GemmFamily::kNone ? "none" : chosen.family == GemmFamily::kSmall ? "small" : "large";
   return describeChoice(info.Env(), family, chosen);
 }
@@ -176,7 +178,8 @@ void defineLaunchFunctions(Napi::Object exports) {
   define<kernel>(exports, "cudaKernel");
   define<constant>(exports, "cudaConstant");
   define<launch>(exports, "cudaLaunch");
-  define<choose>(exports, "cudaChooseGemm");
+  define<choose<chooseGemm>>(exports, "cudaChooseGemm");
+  define<choose<chooseW4a16>>(exports, "cudaChooseW4a16");
   define<choosePlainKernel>(exports, "cudaChoosePlain");
 }
 

@@ -167,6 +167,8 @@ Napi::Value uploadInt4(const Napi::CallbackInfo& info) {
   packing->what = string(info[5], "what is packed");
   const Napi::Object format = object(info[2], "format");
   packing->format.full = flag(format, "full");
+  packing->format.forBf16 = flag(format, "forBf16");
+  if (packing->format.forBf16 && !packing->format.full) throw Error("expected full with forBf16");
   packing->format.scaleBytes = static_cast<int>(whole(format, "scaleBytes"));
   if (packing->format.scaleBytes != 2 && packing->format.scaleBytes != 4) throw Error("expected 2 or 4 for scaleBytes");
   const Device::Current current(packing->stream->device());

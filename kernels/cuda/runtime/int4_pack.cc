@@ -84,11 +84,32 @@ uint32_t packWord(uint32_t evenCodes, uint32_t oddCodes) {
 
 using Four = uint32_t __attribute__((vector_size(16)));
 
+/// Four threads' words of int4_bf16.cuh: one step, of eight bytes of row r and as many of row r + 8.
+Four packStep(const uint8_t* even, const uint8_t* odd) {
+  const auto four = [](const uint8_t* b) { return Four{b[0], b[1], b[2], b[3]}; };
+  const auto lowNibbles = [](Four bytes) {
+    bytes &= 0x0f0f0f0fu;
+    bytes = (bytes | bytes >> 4) & 0x00ff00ffu;
+    return (bytes | bytes >> 8) & 0xffffu;
+  };
+  const Four bytes = four(even) | four(odd) << 8 | four(even + 4) << 16 | four(odd + 4) << 24;
+  return lowNibbles(bytes) | lowNibbles(bytes >> 4) << 16;
+}
+
+enum class Order { kSymmetric, kFull, kBf16 };
+
 /// A group of rows r and r + 8, each as pieces of four codes; `out` is where thread 4 · (r % 8) of r's warp begins.
-template <bool kFull>
+template <Order kOrder>
 void packPair(const uint16_t (&even)[kPairs], const uint16_t (&odd)[kPairs], char* out) {
   uint32_t words[kPairs];
-  for (int i = 0; i < kPairs; i++) words[i] = packWord<kFull>(even[i], odd[i]);
+  if constexpr (kOrder == Order::kBf16) {
+    for (int i = 0; i < kPairs; i += 4) {
+      const Four step = packStep(reinterpret_cast<const uint8_t*>(even + i), reinterpret_cast<const uint8_t*>(odd + i));
+      std::memcpy(words + i, &step, sizeof step);
+    }
+  } else {
+    for (int i = 0; i < kPairs; i++) words[i] = packWord<kOrder == Order::kFull>(even[i], odd[i]);
+  }
   for (int half = 0; half < 2; half++) {
     Four of[4];  // word w of four threads; a thread stores its four words together
     std::memcpy(of, words + half * 16, sizeof of);
@@ -135,10 +156,12 @@ class Packer {
     }
     for (int64_t r = 0; r < kRows; r += r % 8 == 7 ? 9 : 1) {
       char* to = out + (r / 16 * 32 + r % 8 * 4) * 16;
-      if (format_.full) {
-        packPair<true>(codes_[r], codes_[r + 8], to);
+      if (format_.forBf16) {
+        packPair<Order::kBf16>(codes_[r], codes_[r + 8], to);
+      } else if (format_.full) {
+        packPair<Order::kFull>(codes_[r], codes_[r + 8], to);
       } else {
-        packPair<false>(codes_[r], codes_[r + 8], to);
+        packPair<Order::kSymmetric>(codes_[r], codes_[r + 8], to);
       }
     }
   }

@@ -1,4 +1,4 @@
-// INT4 weights as a checkpoint holds them → the blocks that ../int4.cuh describes. Plain host code.
+// INT4 weights as a checkpoint holds them → the blocks that ../int4.cuh and ../int4_bf16.cuh describe. Plain host code.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +33,7 @@ struct Int4Slab {
 struct PackedFormat {
   bool full = false;  // codes −8…7, else −7…7
   int scaleBytes = 2;  // BF16, or 4: FP32
+  bool forBf16 = false;  // in the order of ../int4_bf16.cuh, for BF16 activations; goes with `full`
 };
 
 /// What a slab holds that the format can't; its blocks are then useless.

@@ -22,6 +22,8 @@ export interface CudaAddon {
   cudaConstant(kernel: KernelHandle, name: string): Uint8Array
   /** kernels/cuda/heuristics.hpp: which kernel multiplies an [M, K] activation by an [N, K] weight. M may be 0. */
   cudaChooseGemm(m: number, n: number, k: number, multiprocessors: number): GemmChoice
+  /** kernels/cuda/heuristics_w4a16.hpp: the same for BF16 activations. */
+  cudaChooseW4a16(m: number, n: number, k: number, multiprocessors: number): GemmChoice
   /** kernels/cuda/choose_plain.hpp: the same of the plain kernels of one kind. */
   cudaChoosePlain(kind: PlainKind, m: number, n: number, k: number, multiprocessors: number): GemmChoice
   cudaStream(device: DeviceHandle): StreamHandle
@@ -46,7 +48,7 @@ export interface CudaAddon {
   cudaUploadInt4(
     stream: StreamHandle,
     slab: NativeInt4Slab,
-    format: { readonly full: boolean; readonly scaleBytes: number },
+    format: NativeInt4Format,
     to: BufferHandle,
     offset: number,
     what: string,
@@ -119,6 +121,16 @@ export interface NativeInt4Slab {
   readonly firstRow: number
 }
 
+/** How INT4 is packed (kernels/cuda/runtime/int4_pack.h). */
+export interface NativeInt4Format {
+  /** Codes −8…7, else −7…7. */
+  readonly full: boolean
+  /** 2: BF16, 4: FP32. */
+  readonly scaleBytes: 2 | 4
+  /** In the order for BF16 activations, else for FP8 ones. Goes with `full`. */
+  readonly forBf16: boolean
+}
+
 /** The kinds of plain kernels (kernels/cuda/gemm_exact.cu, gemm_dense.cu): what their names begin with. */
 export type PlainKind =
   | 'i4_exact_g32'
@@ -129,7 +141,7 @@ export type PlainKind =
   | 'e4m3_precise'
   | 'bf16_dense'
 
-/** A kernel is `i4_<family>_f<features>_t<tokens>_…`, a plain one `<kind>_f<features>_t<tokens>…`. */
+/** A kernel is `i4_<family>_f<features>_t<tokens>_…`, with BF16 activations `w4a16_<family>…`, a plain one `<kind>_f<features>_t<tokens>…`. */
 export interface GemmChoice {
   readonly family: 'none' | 'small' | 'large' | 'plain'
   /** Output features a block. */

@@ -11,6 +11,12 @@ export function chooseGemm(m: number, n: number, k: number, multiprocessors: num
   return guarded(() => addon.cudaChooseGemm(m, n, k, multiprocessors))
 }
 
+/** The same for INT4 weights in groups of 128 and BF16 activations (kernels/cuda/heuristics_w4a16.hpp). */
+export function chooseW4a16(m: number, n: number, k: number, multiprocessors: number): GemmChoice {
+  const addon = requireAddon()
+  return guarded(() => addon.cudaChooseW4a16(m, n, k, multiprocessors))
+}
+
 /**
  * The same among the plain kernels of one kind (kernels/cuda/choose_plain.hpp). For INT4 in groups of 128 that may be a
  * small kernel, which is as precise.

@@ -10,18 +10,19 @@ import { interleave } from './interleave.js'
 import type { Accumulate, LinearKernel, LinearWeight } from './linear-kernel.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
+import { W4a16Linear } from './w4a16-linear.js'
 
 export interface PackOptions {
   /** The weight is gate's rows, then up's, half each; `run` then gives SiLU(gate) · up. Default: false. */
   readonly siluMul?: boolean
   /** BF16 [N], in the order of the weight's rows. */
   readonly bias?: Uint16Array
-  /** Type of x. Default, and so far the only one: `e4m3` for INT4 and FP8 weights, `bf16` for BF16 ones. */
+  /** Type of x; an INT4 weight in groups of 128 takes both. Default: `e4m3` for INT4 and FP8 weights, `bf16` for BF16 ones. */
   readonly activations?: 'e4m3' | 'bf16'
   /**
    * Of FP8 products. `precise` adds them in FP32, so that the error is that of rounding the result to BF16; `fast` leaves
-   * that to the tensor cores, which cost it some bits. INT4 in groups of 32 or 64 or with look-up rounding, and BF16, are
-   * `precise` in any case. Default: `fast`.
+   * that to the tensor cores, which cost it some bits. INT4 in groups of 32 or 64 or with look-up rounding, and BF16
+   * activations, are `precise` in any case. Default: `fast`.
    */
   readonly accumulate?: Accumulate
   /** Type of the result; `f32` for FP8 and BF16 weights, without `siluMul`. Default: `bf16`. */
@@ -49,6 +50,7 @@ export interface LinearInputs {
  * | weight | activations |
  * | --- | --- |
  * | INT4 in groups of 32, 64 or 128, scales applied exactly in FP32, or with look-up rounding (groups of 128) | E4M3 |
+ * | INT4 in groups of 128, scales applied exactly in FP32 | BF16 |
  * | FP8 with a scale an output feature | E4M3 |
  * | BF16 | BF16 |
  */
@@ -101,9 +103,14 @@ export class CudaLinear implements Handle {
     const { siluMul = false, bias, accumulate = 'fast', output = 'bf16' } = options
     const what = `packing of ${kindOf(weight)} weight [${weight.shape.join(', ')}]`
     const [n, k] = checkShape(weight.shape, what)
-    const takes = weight.kind === 'dense' ? 'bf16' : 'e4m3'
-    const { activations = takes } = options
-    expect(activations === takes, what, `activations '${takes}'`, activations)
+    const takes = activationsOf[weight.kind]
+    const { activations = takes[0]! } = options
+    expect(
+      takes.includes(activations),
+      what,
+      `activations ${takes.map((type) => `'${type}'`).join(' or ')}`,
+      activations,
+    )
     expect(accumulate === 'fast' || accumulate === 'precise', what, "accumulate 'fast' or 'precise'", accumulate)
     expect(output === 'bf16' || output === 'f32', what, "output 'bf16' or 'f32'", output)
     expect(output === 'bf16' || weight.kind !== 'int4', what, 'output bf16 of an INT4 weight', output)
@@ -116,9 +123,11 @@ export class CudaLinear implements Handle {
       }
       const settings = { siluMul, accumulate, output, bias: biasBuffer }
       const kernel =
-        weight.kind === 'int4'
-          ? await Int4Linear.pack(device, stream, weight, settings, what)
-          : await DenseLinear.load(device, stream, weight, settings, what)
+        weight.kind !== 'int4'
+          ? await DenseLinear.load(device, stream, weight, settings, what)
+          : activations === 'bf16'
+            ? await W4a16Linear.pack(device, stream, weight, settings, what)
+            : await Int4Linear.pack(device, stream, weight, settings, what)
       return new CudaLinear([n, k], kernel, settings)
     } catch (error) {
       biasBuffer?.dispose()
@@ -163,6 +172,13 @@ export class CudaLinear implements Handle {
   [Symbol.dispose](): void {
     this.dispose()
   }
+}
+
+/** What x may be; the first is the default. */
+const activationsOf: Record<'int4' | 'e4m3' | 'dense', readonly ('e4m3' | 'bf16')[]> = {
+  int4: ['e4m3', 'bf16'],
+  e4m3: ['e4m3'],
+  dense: ['bf16'],
 }
 
 const names = { int4: 'INT4', e4m3: 'FP8', bf16: 'BF16' } as const

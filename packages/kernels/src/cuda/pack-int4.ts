@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Int4Tensor } from '@fireq/formats'
-import type { NativeInt4Slab } from './addon-types.js'
+import type { NativeInt4Format, NativeInt4Slab } from './addon-types.js'
 import { asBackendError } from './handle.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -16,7 +16,7 @@ const IN_FLIGHT = 8
 
 export interface PackedInt4 {
   readonly blocks: CudaBuffer
-  /** There is a −8, which costs some speed. */
+  /** There is a −8, which costs some speed with FP8 activations; always so for BF16 ones, where it costs nothing. */
   readonly full: boolean
   /** 2: every group's scale times its row's is a BF16 number. 4: they are kept in FP32. */
   readonly scaleBytes: 2 | 4
@@ -29,7 +29,7 @@ export function packedBytes(n: number, k: number, groupSize: number, scaleBytes:
 }
 
 /**
- * Packs a weight into a device buffer (kernels/cuda/int4.cuh), on other threads. It begins with the cheapest format and
+ * Packs a weight into a device buffer (kernels/cuda/int4.cuh; int4_bf16.cuh for BF16 activations), on other threads. It begins with the cheapest format and
  * starts over with the next when it meets what that can't hold, which is usually at the very start. Row factors become
  * part of the group scales, except with look-up rounding, which is left to kernels.
  */
@@ -38,14 +38,22 @@ export async function packInt4(
   tensor: Int4Tensor,
   interleave: boolean,
   what: string,
+  activations: 'e4m3' | 'bf16' = 'e4m3',
 ): Promise<PackedInt4> {
   const [n, k] = tensor.shape
-  let full = false
+  const forBf16 = activations === 'bf16'
+  let full = forBf16
   let scaleBytes: 2 | 4 = 2
   for (;;) {
     const blocks = stream.allocate(packedBytes(n, k, tensor.groupSize, scaleBytes), what)
     try {
-      const missing = await uploadSlabs(stream, slabsOf(tensor, interleave), { full, scaleBytes }, blocks, what)
+      const missing = await uploadSlabs(
+        stream,
+        slabsOf(tensor, interleave),
+        { full, scaleBytes, forBf16 },
+        blocks,
+        what,
+      )
       if (missing === 0) return { blocks, full, scaleBytes }
       full ||= (missing & 1) !== 0
       if ((missing & 2) !== 0) scaleBytes = 4
@@ -61,7 +69,7 @@ export async function packInt4(
 async function uploadSlabs(
   stream: CudaStream,
   slabs: Iterable<NativeInt4Slab>,
-  format: { readonly full: boolean; readonly scaleBytes: number },
+  format: NativeInt4Format,
   to: CudaBuffer,
   what: string,
 ): Promise<number> {

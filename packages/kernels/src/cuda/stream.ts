@@ -4,6 +4,7 @@ import type {
   CudaAddon,
   LaunchShape,
   NativeArgument,
+  NativeInt4Format,
   NativeInt4Slab,
   NativePart,
   NativeTensorMap,
@@ -71,7 +72,7 @@ export class CudaStream extends CudaResource<StreamHandle> {
   /** Packs a piece of an INT4 weight on another thread; see CudaAddon. For packInt4. */
   uploadInt4(
     slab: NativeInt4Slab,
-    format: { readonly full: boolean; readonly scaleBytes: number },
+    format: NativeInt4Format,
     to: CudaBuffer,
     offset: number,
     what: string,

@@ -3,6 +3,13 @@ import { linearCases } from './linear-cases.js'
 import { plainLinearCases } from './plain-linear-cases.js'
 import { quantizeCases } from './quantize-cases.js'
 import { transferCases } from './transfer-cases.js'
+import { w4a16Cases } from './w4a16-cases.js'
 
 /** Every test that needs a GPU. */
-export const gpuCases: readonly GpuCase[] = [...transferCases, ...quantizeCases, ...linearCases, ...plainLinearCases]
+export const gpuCases: readonly GpuCase[] = [
+  ...transferCases,
+  ...quantizeCases,
+  ...linearCases,
+  ...plainLinearCases,
+  ...w4a16Cases,
+]

@@ -29,6 +29,8 @@ export interface ProblemSpec {
   readonly lookup?: boolean
   /** A factor an output feature. Of INT4 by default none. */
   readonly channelScale?: boolean
+  /** Of INT4 by default `e4m3`. */
+  readonly activations?: 'e4m3' | 'bf16'
   readonly accumulate?: Accumulate
   readonly output?: 'bf16' | 'f32'
   readonly minus8?: boolean
@@ -55,11 +57,12 @@ export function makeProblem(random: Random, spec: ProblemSpec): Problem {
   const normals = (count: number): Uint16Array =>
     encodeBf16(Float32Array.from({ length: count }, () => random.normal()))
   const x = makeInputs(random, m, k, inputs)
+  const isBf16 = (spec.activations ?? (weight === 'bf16' ? 'bf16' : 'e4m3')) === 'bf16'
   return {
     ...spec,
     tensor: weight === 'int4' ? makeInt4(random, spec) : makeDense(random, n, k, weight),
-    x: weight === 'bf16' ? encodeBf16(decodeE4m3(x).map((value) => value * 0.01)) : x,
-    xScale: weight === 'bf16' ? undefined : Float32Array.from({ length: m }, () => 0.5 + random.next()),
+    x: isBf16 ? encodeBf16(decodeE4m3(x).map((value) => value * 0.01)) : x,
+    xScale: isBf16 ? undefined : Float32Array.from({ length: m }, () => 0.5 + random.next()),
     biasBits: bias ? normals(n) : undefined,
     residualBits: residual ? normals(m * n) : undefined,
   }
@@ -69,7 +72,12 @@ export function describeProblem(p: ProblemSpec): string {
   const { m, n, k, weight = 'int4', groupSize = 128, minus8 = true, scales = 'bf16', inputs = 'normal' } = p
   const int4 = [`INT4 g${groupSize}`, minus8 ? '−8…7' : '−7…7', `scales ${scales}`]
   const flags = (['lookup', 'channelScale', 'bias', 'residual', 'siluMul'] as const).filter((name) => p[name])
-  const extras = [...flags, ...(p.accumulate ? [p.accumulate] : []), ...(p.output ? [`to ${p.output}`] : [])]
+  const extras = [
+    ...flags,
+    ...(p.activations ? [`x in ${p.activations}`] : []),
+    ...(p.accumulate ? [p.accumulate] : []),
+    ...(p.output ? [`to ${p.output}`] : []),
+  ]
   return [`M=${m} N=${n} K=${k}`, ...(weight === 'int4' ? int4 : [weight]), `x ${inputs}`, ...extras].join(', ')
 }
 

@@ -46,12 +46,13 @@ export class OnDevice implements Disposable {
   }
 
   static async create(device: CudaDevice, stream: CudaStream, problem: Problem): Promise<OnDevice> {
-    const { tensor, biasBits, siluMul = false, accumulate, output } = problem
+    const { tensor, biasBits, siluMul = false, accumulate, output, activations } = problem
     const linear = await CudaLinear.pack(device, stream, tensor, {
       siluMul,
       ...(biasBits && { bias: biasBits }),
       ...(accumulate && { accumulate }),
       ...(output && { output }),
+      ...(activations && { activations }),
     })
     const made = new OnDevice(problem, linear, stream)
     await stream.upload(made.x, problem.x, 'x')
