@@ -37,6 +37,7 @@ struct GemmDenseConfig {
   static constexpr int kFeatures = kWarpgroups * 64;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
   static constexpr int kSliceBytes = 128;  // of K
+  static constexpr int kStageBytes = (kFeatures + kTokens) * kSliceBytes;
   static constexpr int kStep = kType == DenseType::kE4m3 ? kSliceBytes : kSliceBytes / 2;
 };
 
@@ -44,6 +45,7 @@ template <class C>
 struct GemmDenseShared {
   alignas(1024) uint8_t weight[C::kStages][C::kFeatures * C::kSliceBytes];
   alignas(1024) uint8_t x[C::kStages][C::kTokens * C::kSliceBytes];
+  alignas(16) float tokenScale[C::kTokens];
   alignas(8) uint64_t full[C::kStages];
   alignas(8) uint64_t empty[C::kStages];
 };
@@ -59,7 +61,7 @@ __device__ __forceinline__ void fetchSlices(const GemmDenseParams& p, GemmDenseS
   for (int step = tile.first; step < tile.last; step++) {
     const int k = step * C::kStep;
     ptx::barrierWait(empty + stage * 8, parity);
-    ptx::barrierArriveExpect(full + stage * 8, (C::kFeatures + C::kTokens) * C::kSliceBytes);
+    ptx::barrierArriveExpect(full + stage * 8, C::kStageBytes);
     ptx::copyTile(weight + stage * C::kFeatures * C::kSliceBytes, &p.weight, k, tile.feature, full + stage * 8);
     ptx::copyTile(x + stage * C::kTokens * C::kSliceBytes, &p.x, k, tile.token, full + stage * 8);
     if (++stage == C::kStages) stage = 0, parity ^= 1;
@@ -134,9 +136,10 @@ __device__ __forceinline__ void gemmDense(const GemmDenseParams& p) {
     if (threadIdx.x == C::kWarpgroups * 128) fetchSlices<C>(p, shared, tile);
     return;
   }
+  loadTokenScales<C>(p.problem, tile, shared);
   float d[C::kParts][C::kPartTokens / 2];
   sumSlices<C>(tile, shared, d);
-  finishPlain<C>(p.problem, tile, d, ptx::smemAddress(&shared));
+  finishPlain<C>(p.problem, tile, d, shared);
 }
 
 }  // namespace fireq

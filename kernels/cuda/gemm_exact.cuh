@@ -43,6 +43,7 @@ struct GemmExactConfig {
   static constexpr int kSums = kWarpgroups == 2 && kSubgroups > 1 ? 2 : 1;  // in flight; more warpgroups hide each other's
   static constexpr int kXBytes = kTokens * kGroupSize;
   static constexpr int kBlock = kBlockCodeBytes + kSubgroups * kBlockRows * kScaleBytes<kScale>;
+  static constexpr int kStageBytes = kXBytes + kWarpgroups * kBlock;
   static_assert(kProducts == Products::kExact || kSubgroups == 1, "look-up rounding takes groups of 128");
 };
 
@@ -50,6 +51,7 @@ template <class C>
 struct GemmExactShared {
   alignas(1024) uint8_t x[C::kStages][C::kXBytes];
   alignas(128) uint8_t weight[C::kStages][C::kWarpgroups][C::kBlock];
+  alignas(16) float tokenScale[C::kTokens];
   alignas(8) uint64_t full[C::kStages];
   alignas(8) uint64_t empty[C::kStages];
 };
@@ -206,9 +208,10 @@ __device__ __forceinline__ void gemmExact(const GemmExactParams& p) {
     return;
   }
   if constexpr (C::kWarpgroups > 2) ptx::growRegisters<112>();
+  loadTokenScales<C>(p.problem, tile, shared);
   float acc[1][C::kTokens / 2];
   sumGroups<C>(tile, shared, acc[0]);
-  finishPlain<C>(p.problem, tile, acc, ptx::smemAddress(&shared));
+  finishPlain<C>(p.problem, tile, acc, shared);
 }
 
 }  // namespace fireq

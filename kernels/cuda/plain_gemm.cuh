@@ -43,7 +43,8 @@ struct PlainTile {
   }
 };
 
-/// This block's shared memory with the barriers of its ring, `full` and `empty`; the kernel before is done.
+/// This block's shared memory: `x` or whatever the ring begins with, `tokenScale`, and the ring's barriers, `full` and `empty`.
+/// The kernel before is done.
 template <class C, class Shared>
 __device__ __forceinline__ Shared& beginPlain() {
   extern __shared__ uint8_t raw[];
@@ -61,26 +62,35 @@ __device__ __forceinline__ Shared& beginPlain() {
   return shared;
 }
 
+/// Puts the scales of a tile's tokens where `finishPlain` finds them: loads that it waited for cost it a microsecond for
+/// every 32 tokens. For the multiplying threads.
+template <class C, class Shared>
+__device__ __forceinline__ void loadTokenScales(const PlainProblem& p, const PlainTile<C>& tile, Shared& shared) {
+  static_assert(C::kTokens <= C::kWarpgroups * 128, "a thread loads one");
+  const int token = tile.token + threadIdx.x;
+  if (threadIdx.x < C::kTokens)
+    shared.tokenScale[threadIdx.x] = p.tokenScale == nullptr ? 1.f : token < p.M ? __ldg(p.tokenScale + token) : 0.f;
+}
+
 /// Scales, finishes and writes a warp's 16 features, 8 tokens at a time.
 struct PlainWriter {
   const PlainProblem& p;
   const int feature;
+  const uint32_t scales;  // of the tile's tokens, in shared memory
   float2 channel = make_float2(1.f, 1.f), bias;  // of this lane's two features
 
-  __device__ __forceinline__ PlainWriter(const PlainProblem& p, int feature) : p(p), feature(feature) {
+  __device__ __forceinline__ PlainWriter(const PlainProblem& p, int feature, uint32_t scales)
+      : p(p), feature(feature), scales(scales) {
     bias = loadBias(p.operands.bias, feature, p.N);
     if (p.channelScale == nullptr || feature >= p.N) return;
     const float* at = p.channelScale + feature + threadIdx.x % 32 / 4;
     channel = make_float2(__ldg(at), __ldg(at + 8));
   }
-  __device__ __forceinline__ float2 tokenScales(int token) const {
-    if (p.tokenScale == nullptr) return make_float2(1.f, 1.f);
-    return make_float2(token < p.M ? __ldg(p.tokenScale + token) : 0.f, token + 1 < p.M ? __ldg(p.tokenScale + token + 1) : 0.f);
-  }
-  __device__ __forceinline__ void write(float4 d, int token) const {
+  /// d: tokens 8 · at … of the tile that begins with `first`.
+  __device__ __forceinline__ void write(float4 d, int first, int at) const {
     if (feature >= p.N) return;  // N is a multiple of 16
-    const int lane = threadIdx.x % 32, column = token + lane % 4 * 2;
-    const float2 scale = tokenScales(column);
+    const int lane = threadIdx.x % 32, token = first + at * 8, column = token + lane % 4 * 2;
+    const float2 scale = ptx::loadSharedFloat2(scales + (at * 8 + lane % 4 * 2) * 4);
     d = make_float4(d.x * channel.x * scale.x + bias.x, d.y * channel.x * scale.y + bias.x,
                     d.z * channel.y * scale.x + bias.y, d.w * channel.y * scale.y + bias.y);
     if (p.operands.residual != nullptr) addTile(d, loadTile(p.operands.residual, p.N, p.M, feature, token));
@@ -88,9 +98,9 @@ struct PlainWriter {
     const bool isSilu = p.kind == PlainOut::kSiluMul;
     if (isSilu) d.x = siluMul(d.x, d.z), d.y = siluMul(d.y, d.w);
     const uint32_t low = ptx::transposeMatrix(ptx::packBf16(d.x, d.y)), high = ptx::transposeMatrix(ptx::packBf16(d.z, d.w));
-    const int row = token + lane / 4, columns = isSilu ? p.N / 2 : p.N, first = isSilu ? feature / 2 : feature;
+    const int row = token + lane / 4, columns = isSilu ? p.N / 2 : p.N, from = isSilu ? feature / 2 : feature;
     if (row >= p.M) return;
-    uint16_t* out = static_cast<uint16_t*>(p.out) + static_cast<size_t>(row) * columns + first + lane % 4 * 2;
+    uint16_t* out = static_cast<uint16_t*>(p.out) + static_cast<size_t>(row) * columns + from + lane % 4 * 2;
     *reinterpret_cast<uint32_t*>(out) = low;
     if (!isSilu) *reinterpret_cast<uint32_t*>(out + 8) = high;
   }
@@ -102,26 +112,27 @@ struct PlainWriter {
 };
 
 /// Stores this warpgroup's 64 features × kTokens, in the fragment layout of wgmma; first the blocks of a cluster add up their
-/// parts of K, in the order of their ranks. `room`: the ring, which is no longer needed.
-template <class C, int kParts, int kPartRegisters>
+/// parts of K, in the order of their ranks, in the ring, which is no longer needed.
+template <class C, class Shared, int kParts, int kPartRegisters>
 __device__ __forceinline__ void finishPlain(const PlainProblem& p, const PlainTile<C>& tile, const float (&d)[kParts][kPartRegisters],
-                                            uint32_t room) {
+                                            Shared& shared) {
   constexpr int kTiles = C::kTokens / 8, kPartTiles = kTiles / kParts;
   static_assert(kPartTiles * 4 == kPartRegisters, "a tile of 8 tokens is four registers");
+  static_assert(C::kWarpgroups * 4 * kTiles * 512 <= C::kStages * C::kStageBytes, "sums fit the ring");
   const int warp = threadIdx.x / 32;
-  const PlainWriter writer(p, tile.feature + warp * 16);
+  const PlainWriter writer(p, tile.feature + warp * 16, ptx::smemAddress(shared.tokenScale));
   const auto fragment = [&](int part, int c) {
     return make_float4(d[part][4 * c], d[part][4 * c + 1], d[part][4 * c + 2], d[part][4 * c + 3]);
   };
-  const uint32_t mine = room + (warp * kTiles * 32 + threadIdx.x % 32) * 16;
-  if (tile.ranks > 1) ptx::syncNamed(1, C::kWarpgroups * 128);  // every warp has left the ring
+  const uint32_t mine = ptx::smemAddress(&shared) + (warp * kTiles * 32 + threadIdx.x % 32) * 16;
+  ptx::syncNamed(1, C::kWarpgroups * 128);  // scales are there, and every warp has left the ring
 #pragma unroll
   for (int part = 0; part < kParts; part++)
 #pragma unroll
     for (int c = 0; c < kPartTiles; c++) {
       const int at = part * kPartTiles + c;
       if (tile.ranks == 1)
-        writer.write(fragment(part, c), tile.token + at * 8);
+        writer.write(fragment(part, c), tile.token, at);
       else
         ptx::storeSharedFloat4(mine + at * 512, fragment(part, c));
     }
@@ -134,7 +145,7 @@ __device__ __forceinline__ void finishPlain(const PlainProblem& p, const PlainTi
       const float4 v = ptx::loadClusterFloat4(ptx::clusterAddress(mine + at * 512, rank));
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
-    writer.write(sum, tile.token + at * 8);
+    writer.write(sum, tile.token, at);
   }
   ptx::clusterArriveRelaxed();  // nobody reads this block's sums any more
   ptx::clusterWait();
