@@ -1,21 +1,29 @@
-// The instantiations of attention_prefill.cuh: attention_prefill_<scale format>, and variants that leave a stage of the overlap out.
+// The instantiations of attention_prefill_tiles.cuh and attention_prefill.cuh: attention_tiles_<scale format> and
+// attention_prefill_<scale format>; with FIREQ_ALL_VARIANTS those that leave a stage of the overlap out, too.
 #include "attention_prefill.cuh"
 
 using namespace fireq;
 
-#define FIREQ_ATTENTION_PREFILL(NAME, ...)                                                                         \
-  using NAME##_config = AttentionPrefillConfig<__VA_ARGS__>;                                                       \
-  extern "C" __device__ const int NAME##_shared = kAttentionPrefillSharedBytes<NAME##_config>;                     \
-  extern "C" __global__ void __launch_bounds__(NAME##_config::kThreads, 1) NAME(const __grid_constant__ AttentionPrefillParams p) { \
-    attentionPrefill<NAME##_config>(p);                                                                            \
+#define FIREQ_ATTENTION_TILES(NAME, FORMAT)                                                                                \
+  extern "C" __global__ void __launch_bounds__(128) attention_tiles_##NAME(const __grid_constant__ AttentionTilesParams p) { \
+    attentionTiles<FORMAT>(p);                                                                                             \
+  }
+#define FIREQ_ATTENTION_PREFILL(NAME, ...)                                                          \
+  using NAME = AttentionPrefillConfig<__VA_ARGS__>;                                                 \
+  extern "C" __device__ const int attention_prefill_##NAME##_shared = kAttentionPrefillSharedBytes<NAME>; \
+  extern "C" __global__ void __launch_bounds__(NAME::kThreads, 1)                                   \
+      attention_prefill_##NAME(const __grid_constant__ AttentionPrefillParams p) {                  \
+    attentionPrefill<NAME>(p);                                                                      \
   }
 
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16, ScaleFormat::kBf16Symmetric, 3, Overlap::kAlternate, true)
+extern "C" __device__ const int attention_tiles_shared = sizeof(prefill::TilesShared) + 1024;  // the kernel aligns its base
+FIREQ_ATTENTION_TILES(bf16, ScaleFormat::kBf16Symmetric)
+FIREQ_ATTENTION_TILES(asym, ScaleFormat::kE4m3Asymmetric)
+FIREQ_ATTENTION_PREFILL(bf16, ScaleFormat::kBf16Symmetric, 4, Overlap::kAlternate)
+FIREQ_ATTENTION_PREFILL(asym, ScaleFormat::kE4m3Asymmetric, 4, Overlap::kAlternate)
 #ifdef FIREQ_ALL_VARIANTS
-FIREQ_ATTENTION_PREFILL(attention_prefill_asym, ScaleFormat::kE4m3Asymmetric, 3, Overlap::kAlternate, true)
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16_free, ScaleFormat::kBf16Symmetric, 3, Overlap::kValues, true)
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16_serial, ScaleFormat::kBf16Symmetric, 3, Overlap::kNone, true)
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16_1stage, ScaleFormat::kBf16Symmetric, 1, Overlap::kValues, true)
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16_2stages, ScaleFormat::kBf16Symmetric, 2, Overlap::kAlternate, true)
-FIREQ_ATTENTION_PREFILL(attention_prefill_bf16_exactmax, ScaleFormat::kBf16Symmetric, 3, Overlap::kAlternate, false)
+FIREQ_ATTENTION_PREFILL(bf16_free, ScaleFormat::kBf16Symmetric, 4, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(bf16_serial, ScaleFormat::kBf16Symmetric, 4, Overlap::kNone)
+FIREQ_ATTENTION_PREFILL(bf16_2stages, ScaleFormat::kBf16Symmetric, 2, Overlap::kAlternate)
+FIREQ_ATTENTION_PREFILL(bf16_1stage, ScaleFormat::kBf16Symmetric, 1, Overlap::kValues)
 #endif

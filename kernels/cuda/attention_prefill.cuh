@@ -1,19 +1,19 @@
 // Attention of many new tokens a sequence over a paged INT4 cache that already holds them: out = softmax(q·K)·V, causal, grouped
-// queries, q in E4M3 with a scale a token and head. Both products are FP8 wgmma.
+// queries, q in E4M3 with a scale a token and head. Both products are FP8 wgmma, on tiles that attention_prefill_tiles.cuh has decoded.
 //
-// A block takes 128 queries of a head: two warpgroups of 64, and a third one that loads and decodes tiles of 128 keys and values
-// (attention_prefill_load.cuh). Three stages overlap: decoding of the tiles to come; q·K of the next tile and its softmax; the product
-// of this tile's probabilities with its values, which runs under that softmax. The other warpgroup's products fill the rest.
+// A block takes 128 queries of a head: two warpgroups of 64, and a third one that fetches tiles of 128 keys and values. A warpgroup's
+// product of probabilities and values runs under the softmax of the next tile; the other warpgroup's products fill the rest.
 //
 // * Queries stay in registers, in the order of channels in which keys are decoded; probabilities go from the accumulator of q·K to the
 //   operand of the second product without leaving their lane.
-// * scores are exponents of two: y = (q·codes − zero · Σq) · qScale · factor[key] + log₂ σ[value]. A value's scale is in its probability:
-//   O = Σ p·(code − zero) / Σ p/σ with p = 2^(y − m).
-// * Speculation: m needs only be near a row's largest y. A tile is rounded with the m at hand, and again if a probability saturated.
+// * Scores are exponents of two: y = (q·codes − zero · Σq) · qScale · softmaxScale · log₂e · σ[key]. With p = 2^(y − m), p · σ[value] is
+//   rounded to E4M3, and O = Σ E4M3(p·σ)·(code − zero) / Σ p.
+// * Speculation: m needs only be near a row's largest y + log₂ σ. A tile is rounded with the m at hand, and once more if a probability
+//   saturated.
 #pragma once
 #include <cstdint>
 
-#include "attention_prefill_load.cuh"
+#include "attention_prefill_tiles.cuh"
 #include "kv_layout.cuh"
 #include "ptx.cuh"
 #include "ring.cuh"
@@ -21,35 +21,110 @@
 
 namespace fireq {
 
-enum class Overlap {
-  kNone,        // a warpgroup's products and softmax follow each other
-  kValues,      // the product with values runs under the next tile's softmax
-  kAlternate,   // and the warpgroups issue their products in turns
+struct AttentionPrefillParams {
+  const uint8_t* q;        // E4M3 [tokens, queryHeads, 128]
+  const float* qScale;     // [tokens, queryHeads]
+  const uint8_t* decoded;  // [tiles, keyHeads] DecodedTile: each sequence's tiles follow each other
+  // Of each head, up to 128 new tokens of a sequence, those that see most first: the sequence's first tile, the first query's row in q
+  // as [tokens · queryHeads, 128], queries, and how many tokens of the sequence the first one sees (the next one sees one more, …).
+  const int4* work;
+  uint16_t* out;           // BF16 [tokens, queryHeads, 128]
+  int workCount, queryHeads, keyHeads;
+  float softmaxScale;
 };
 
-template <ScaleFormat kFormat_, int kStages_, Overlap kOverlap_, bool kSpeculative_>
+enum class Overlap {
+  kNone,       // a warpgroup's products and softmax follow each other
+  kValues,     // the product with values runs under the next tile's softmax
+  kAlternate,  // and the warpgroups issue their products in turns
+};
+
+template <ScaleFormat kFormat_, int kStages_, Overlap kOverlap_>
 struct AttentionPrefillConfig {
   static constexpr ScaleFormat kFormat = kFormat_;
   static constexpr int kStages = kStages_;
   static constexpr Overlap kOverlap = kOverlap_;
-  static constexpr bool kSpeculative = kSpeculative_;
-  static constexpr int kWarpgroups = 2, kRows = prefill::kQueries / kWarpgroups;
+  static constexpr int kWarpgroups = 2, kRows = 64;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
-  // A probability is up to 2^kLog2Most when m is a row's largest y; E4M3 reaches 448, so speculation leaves 1.75 to grow.
-  static constexpr float kLog2Most = kSpeculative ? 7.f : 8.f;
   static constexpr bool kAsymmetric = kFormat == ScaleFormat::kE4m3Asymmetric;
 };
+
+namespace prefill {
+
+constexpr float kLog2e = 1.4426950408889634f, kInfinity = __builtin_huge_valf();
+constexpr int kScores = kKeys / 2;  // of a lane: [i][row, row + 8][e], token 8i + 2 (lane % 4) + e
+// A probability is up to 2⁷ when m is just set; E4M3 reaches 448, so there is 1.75 to grow.
+constexpr float kLog2Most = 7.f;
+
+/// A block's work: back and forth through the grid, so that all blocks get as much. With kAhead the next one is known before it is
+/// wanted.
+template <bool kAhead>
+struct Walk {
+  const AttentionPrefillParams& p;
+  int step = 0;
+  int4 work, upcoming;
+
+  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load(0)) {
+    if (kAhead) upcoming = load(1);
+  }
+  __device__ __forceinline__ int index(int at) const { return at * gridDim.x + (at % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
+  __device__ __forceinline__ bool exists(int at) const { return index(at) < p.workCount; }
+  __device__ __forceinline__ bool done() const { return !exists(step); }
+  __device__ __forceinline__ int4 load(int at) const { return exists(at) ? __ldg(p.work + index(at)) : int4{}; }
+  __device__ __forceinline__ void next() {
+    step++;
+    work = kAhead ? upcoming : load(step);
+    if (kAhead) upcoming = load(step + 1);
+  }
+  __device__ __forceinline__ int keyTiles() const { return (work.w + work.z - 1 + kKeys - 1) / kKeys; }  // that the last query sees
+};
+
+template <class C>
+struct Shared {
+  alignas(1024) uint8_t keys[C::kStages][kKeys * kHeadDim];
+  alignas(1024) uint8_t values[C::kStages][kKeys * kHeadDim];
+  alignas(1024) uint8_t ones[8 * kHeadDim];  // eight rows that sum up a query
+  // Scales, and zero points after them; by parity too: a tile of keys is released before its softmax is done.
+  alignas(128) uint8_t scales[2][C::kStages][2 * kKeys * 4];
+  alignas(8) uint64_t keysFull[C::kStages], keysEmpty[C::kStages], valuesFull[C::kStages], valuesEmpty[C::kStages];
+};
+
+/// One thread's part of fetching: keys with their scales, or values.
+template <class C, bool kValues>
+__device__ __forceinline__ void fetchTiles(const AttentionPrefillParams& p, Shared<C>& shared) {
+  const uint32_t full = ptx::smemAddress(kValues ? shared.valuesFull : shared.keysFull);
+  const uint32_t empty = ptx::smemAddress(kValues ? shared.valuesEmpty : shared.keysEmpty);
+  constexpr uint32_t kTileBytes = kKeys * kHeadDim, kScaleBytes = kKeys * 4 * (C::kAsymmetric ? 2 : 1);
+  Ring<C::kStages> ring;
+  for (Walk<false> walk(p); !walk.done(); walk.next()) {
+    const int keyHead = walk.work.y % p.queryHeads / (p.queryHeads / p.keyHeads);
+    const auto* const tiles = reinterpret_cast<const DecodedTile*>(p.decoded) + static_cast<size_t>(walk.work.x) * p.keyHeads + keyHead;
+    for (int tile = walk.keyTiles() - 1; tile >= 0; tile--, ring.advance()) {
+      const DecodedTile& from = tiles[static_cast<size_t>(tile) * p.keyHeads];
+      const uint32_t barrier = full + ring.stage * 8;
+      ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
+      ptx::barrierArriveExpect(barrier, kValues ? kTileBytes : kTileBytes + kScaleBytes);
+      ptx::copyBulk(ptx::smemAddress(kValues ? shared.values[ring.stage] : shared.keys[ring.stage]), kValues ? from.values : from.keys, kTileBytes, barrier);
+      if (!kValues) ptx::copyBulk(ptx::smemAddress(shared.scales[ring.parity][ring.stage]), from.scales, kScaleBytes, barrier);
+    }
+  }
+}
+
+}  // namespace prefill
 
 template <class C>
 constexpr int kAttentionPrefillSharedBytes = sizeof(prefill::Shared<C>) + 1024;  // the kernel aligns its base
 
 namespace prefill {
 
-constexpr int kScores = kKeys / 2;  // of a lane: [i][row, row + 8][e], token 8i + 2 (lane % 4) + e
-
 __device__ __forceinline__ float exp2Fast(float x) {
   float v;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
+  return v;
+}
+__device__ __forceinline__ float log2Fast(float x) {
+  float v;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
   return v;
 }
 __device__ __forceinline__ uint32_t packE4m3(float a, float b, float c, float d) {
@@ -59,6 +134,25 @@ __device__ __forceinline__ uint32_t packE4m3(float a, float b, float c, float d)
   return v;
 }
 __device__ __forceinline__ void arriveNamed(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+/// v, but ptxas doesn't know: it looks through a copy. nothing: 0.
+__device__ __forceinline__ uint32_t unseen(uint32_t v, uint32_t nothing) {
+  uint32_t same;
+  asm volatile("xor.b32 %0, %1, %2;" : "=r"(same) : "r"(v), "r"(nothing));
+  return same;
+}
+
+/// Registers whose former values nobody wants.
+template <int kCount>
+__device__ __forceinline__ void anew(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void anew(uint32_t (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=r"(d[i])::"memory");
+}
 
 /// The larger one; a NaN only if both are.
 __device__ __forceinline__ float overQuad(float v) {
@@ -75,10 +169,10 @@ struct FetchedQueries {
   uint4 bytes[2][2];
   float scale[2];
 
-  __device__ __forceinline__ void fetch(const AttentionPrefillParams& p, const int4& tile, int row) {
+  __device__ __forceinline__ void fetch(const AttentionPrefillParams& p, const int4& work, int row) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const size_t at = tile.y + static_cast<size_t>(min(row + 8 * h, tile.z - 1)) * p.queryHeads;
+      const size_t at = work.y + static_cast<size_t>(min(row + 8 * h, work.z - 1)) * p.queryHeads;
       const uint4* from = reinterpret_cast<const uint4*>(p.q + at * kHeadDim) + threadIdx.x % 4 * 2;
       bytes[h][0] = __ldg(from), bytes[h][1] = __ldg(from + 1), scale[h] = __ldg(p.qScale + at);
     }
@@ -99,117 +193,98 @@ struct FetchedQueries {
 /// The softmax of a lane's two rows.
 template <class C>
 struct Softmax {
-  float scale[2], zero[2];   // on q·codes; Σq · scale in units of codes, times the zero point if that is one for all
-  float largest[2], total[2], shrink[2];
-  uint32_t columns;          // of this lane, in shared memory
+  float scale[2], zero[2];   // on q·codes, to base-2 exponents; Σq times that, times the zero point if it is one for all
+  float base[2], total[2], shrink[2];  // m − kLog2Most
+  uint32_t scales;           // of this lane's tokens, in shared memory
+  uint32_t nothing;          // 0
 
-  __device__ __forceinline__ void start(const FetchedQueries& q) {
+  __device__ __forceinline__ void start(const FetchedQueries& q, float softmaxScale) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) scale[h] = q.scale[h], largest[h] = -kInfinity, total[h] = 0.f;
+    for (int h = 0; h < 2; h++) scale[h] = q.scale[h] * (softmaxScale * kLog2e / kUnit), base[h] = -kInfinity, total[h] = 0.f;
   }
 
-  __device__ __forceinline__ static float4 load(uint32_t address) {
-    const uint4 v = ptx::loadShared16(address);
-    return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
-  }
-  /// Calls use(i, y, weights) for the scores of tokens 8i … 8i + 15: four of a row, [i][e], of each row. y(s) is computed unless `ready`.
-  template <bool kReady, class Use>
+  /// Calls use(i, x, σ of the keys, σ of the values) for tokens 8i … 8i + 15: x[row][i, e] · σ of the key is y. kScaled: s is x already.
+  template <bool kScaled, class Use>
   __device__ __forceinline__ void each(const float (&s)[kScores], const Use& use) const {
 #pragma unroll
     for (int i = 0; i < kKeys / 8; i += 2) {
-      const float4 w = load(columns + offsetof(Columns, weight) + i / 2 * 64);
-      const float4 z = C::kAsymmetric && !kReady ? load(columns + offsetof(Columns, zero) + i / 2 * 64) : float4{};
-      const float weights[4] = {w.x, w.y, w.z, w.w}, zeros[4] = {z.x, z.y, z.z, z.w};
-      float y[2][4];
+      const uint4 words = ptx::loadShared16(scales + i / 2 * 64);
+      const uint4 zeros = C::kAsymmetric && !kScaled ? ptx::loadShared16(scales + kKeys * 4 + i / 2 * 64) : uint4{};
+      const uint32_t w[4] = {words.x, words.y, words.z, words.w}, z[4] = {zeros.x, zeros.y, zeros.z, zeros.w};
+      float x[2][4], key[4], value[4];
 #pragma unroll
-      for (int k = 0; k < 2; k++) {
-        const float4 c = kReady ? float4{} : load(columns + (i + k) * 64);
+      for (int k = 0; k < 4; k++) {
+        key[k] = __uint_as_float(w[k] << 16), value[k] = __uint_as_float(w[k] & 0xffff0000u);
 #pragma unroll
-        for (int e = 0; e < 2; e++)
-#pragma unroll
-          for (int h = 0; h < 2; h++) {
-            float v = s[4 * (i + k) + 2 * h + e];
-            if constexpr (!kReady) {
-              const float shift = e ? c.w : c.z, factor = e ? c.y : c.x;
-              if constexpr (C::kAsymmetric)
-                v = __fmaf_rn(-zero[h], zeros[2 * k + e], __fmaf_rn(v * scale[h], factor, shift));
-              else
-                v = __fmaf_rn(__fmaf_rn(v, scale[h], -zero[h]), factor, shift);
-            }
-            y[h][2 * k + e] = v;
-          }
+        for (int h = 0; h < 2; h++) {
+          const float v = s[4 * (i + k / 2) + 2 * h + k % 2];
+          if constexpr (kScaled)
+            x[h][k] = v;
+          else
+            x[h][k] = C::kAsymmetric ? __fmaf_rn(-zero[h], __uint_as_float(z[k]), v * scale[h]) : __fmaf_rn(v, scale[h], -zero[h]);
+        }
       }
-      use(i, y, weights);
+      use(i, x, key, value);
     }
   }
-  __device__ __forceinline__ static void largestOf(const float (&y)[2][4], float (&most)[2]) {
+
+  /// Sets m to the largest so far, and leaves x in s. shrink: what it does to earlier sums.
+  __device__ __forceinline__ void raise(float (&s)[kScores]) {
+    float most[2] = {-kInfinity, -kInfinity};
+    each<false>(s, [&](int i, const float (&x)[2][4], const float (&key)[4], const float (&value)[4]) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) most[h] = fmaxf(fmaxf(fmaxf(most[h], y[h][0]), fmaxf(y[h][1], y[h][2])), y[h][3]);
-  }
-  /// Probabilities of 16 tokens, as operands; their sums too.
-  __device__ __forceinline__ static void exponentiate(int i, const float (&y)[2][4], const float (&weights)[4], const float (&b)[2], float (&sum)[2],
-                                                      uint32_t (&p)[4][4]) {
+      for (int k = 0; k < 4; k++) {
+        const float shift = log2Fast(value[k]) - kLog2Most;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          most[h] = fmaxf(most[h], __fmaf_rn(x[h][k], key[k], shift));
+          s[4 * (i + k / 2) + 2 * h + k % 2] = x[h][k];
+        }
+      }
+    });
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      float v[4];
-#pragma unroll
-      for (int k = 0; k < 4; k++) v[k] = exp2Fast(y[h][k] - b[h]), sum[h] = __fmaf_rn(v[k], weights[k], sum[h]);
-      p[i / 4][i % 4 + h] = packE4m3(v[0], v[2], v[1], v[3]);
+      const float now = fmaxf(base[h], overQuad(most[h]));
+      shrink[h] = now == base[h] ? 1.f : exp2Fast(base[h] - now);
+      base[h] = now, total[h] *= shrink[h];
     }
   }
-  /// Raises m to the largest so far; shrink: what it does to earlier sums.
-  __device__ __forceinline__ void raise(const float (&most)[2]) {
+
+  /// → not zero if a probability saturated (or is NaN). sum: Σ p.
+  template <bool kScaled>
+  __device__ __forceinline__ uint32_t exponentiate(const float (&s)[kScores], uint32_t (&p)[4][4], float (&sum)[2]) const {
+    const float b[2] = {base[0] == -kInfinity ? 0.f : base[0], base[1] == -kInfinity ? 0.f : base[1]};
+    uint32_t highest = 0;
+    each<kScaled>(s, [&](int i, const float (&x)[2][4], const float (&key)[4], const float (&value)[4]) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const float now = fmaxf(largest[h], overQuad(most[h]));
-      shrink[h] = now == largest[h] ? 1.f : exp2Fast(largest[h] - now);
-      largest[h] = now, total[h] *= shrink[h];
-    }
-  }
-  __device__ __forceinline__ void base(float (&b)[2]) const {
+      for (int h = 0; h < 2; h++) {
+        float v[4];
 #pragma unroll
-    for (int h = 0; h < 2; h++) b[h] = largest[h] == -kInfinity ? 0.f : largest[h] - C::kLog2Most;
+        for (int k = 0; k < 4; k++) {
+          const float probability = exp2Fast(__fmaf_rn(x[h][k], key[k], -b[h]));
+          sum[h] += probability, v[k] = probability * value[k];
+        }
+        uint32_t& word = p[i / 4][i % 4 + h];
+        word = packE4m3(v[0], v[2], v[1], v[3]);
+        highest |= word + 0x02020202u;  // of 448 (and NaN) it sets the highest bit
+      }
+    });
+    return highest & 0x80808080u;
   }
 
   /// Scores → probabilities as operands of four steps of 32 tokens. → whether earlier sums are to be shrunk (the whole warp alike).
   __device__ __forceinline__ bool run(float (&s)[kScores], uint32_t (&p)[4][4]) {
-    if constexpr (C::kSpeculative) return speculate(s, p);
-    float most[2] = {-kInfinity, -kInfinity}, b[2];
-    each<false>(s, [&](int i, const float (&y)[2][4], const float (&)[4]) {
-      largestOf(y, most);
-#pragma unroll
-      for (int j = 0; j < 8; j++) s[4 * i + j] = y[j / 2 % 2][j / 4 * 2 + j % 2];
-    });
-    const bool higher = __any_sync(~0u, most[0] > largest[0] || most[1] > largest[1]);
-    if (higher) raise(most);
-    base(b);
-    each<true>(s, [&](int i, const float (&y)[2][4], const float (&weights)[4]) { exponentiate(i, y, weights, b, total, p); });
-    return higher;
-  }
-
-  __device__ __forceinline__ bool speculate(const float (&s)[kScores], uint32_t (&p)[4][4]) {
-    bool raised = false, wrong = __any_sync(~0u, largest[0] == -kInfinity || largest[1] == -kInfinity);
-#pragma unroll 1
-    for (;;) {
-      if (wrong) {
-        float most[2] = {-kInfinity, -kInfinity};
-        each<false>(s, [&](int, const float (&y)[2][4], const float (&)[4]) { largestOf(y, most); });
-        raise(most);
-        raised = true;
-      }
-      float b[2], sum[2] = {};
-      uint32_t highest = 0;
-      base(b);
-      each<false>(s, [&](int i, const float (&y)[2][4], const float (&weights)[4]) {
-        exponentiate(i, y, weights, b, sum, p);
-        highest |= p[i / 4][i % 4] + 0x02020202u | p[i / 4][i % 4 + 1] + 0x02020202u;  // of 448 (and NaN) it sets the highest bit
-      });
-      wrong = !raised && __any_sync(~0u, highest & 0x80808080u);
-      if (!wrong) {
-        total[0] += sum[0], total[1] += sum[1];
-        return raised;
-      }
+    float sum[2] = {};
+    bool wrong = __any_sync(~0u, base[0] == -kInfinity || base[1] == -kInfinity);
+    if (!wrong) wrong = __any_sync(~0u, exponentiate<false>(s, p, sum));
+    if (wrong) {
+      sum[0] = sum[1] = 0.f;
+      raise(s);
+      scales = unseen(scales, nothing);  // or else ptxas keeps what it has loaded from there
+      exponentiate<true>(s, p, sum);
     }
+    total[0] += sum[0], total[1] += sum[1];
+    return wrong;
   }
 };
 
@@ -262,7 +337,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   };
   // All that the products take is in its registers before the first one begins.
   const auto begin = [&] {
-    wgmma::pin(s);
+    anew(s);
     wgmma::pin(o);
 #pragma unroll
     for (int step = 0; step < 4; step++) wgmma::pin(q[step]), wgmma::pin(probabilities[step]);
@@ -283,7 +358,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   };
   const auto releaseKeys = [&] {
     wgmma::pin(s);
-    softmax.columns = ptx::smemAddress(&shared.columns[keyRing.parity][keyRing.stage]) + lane % 4 * 16;
+    softmax.scales = ptx::smemAddress(shared.scales[keyRing.parity][keyRing.stage]) + lane % 4 * 16;
     if (lane == 0) ptx::barrierArrive(keysEmpty + keyRing.stage * 8);
     keyRing.advance();
   };
@@ -302,28 +377,29 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     if (position + kKeys > visible + group * C::kRows) mask(s, visible + row - position - lane % 4 * 2);
     return softmax.run(s, next);
   };
-  // Operands of a product must not be written while another one runs, or ptxas lets each product wait for the one before. It looks
-  // through a copy, but not through this.
-  const uint32_t nothing = p.tileCount < 0;
+  // Operands of a product must not be written while another one runs, or ptxas lets each product wait for the one before.
+  softmax.nothing = p.workCount < 0;
   const auto take = [&] {
 #pragma unroll
-    for (int i = 0; i < 16; i++) asm volatile("xor.b32 %0, %1, %2;" : "=r"(probabilities[i / 4][i % 4]) : "r"(next[i / 4][i % 4]), "r"(nothing));
+    for (int i = 0; i < 16; i++) probabilities[i / 4][i % 4] = unseen(next[i / 4][i % 4], softmax.nothing);
   };
 
   Walk<true> walk(p);
-  if (!walk.done()) fetched.fetch(p, walk.tile, row);
+  if (!walk.done()) fetched.fetch(p, walk.work, row);
   if (group == 1) yourTurn();
   for (; !walk.done(); walk.next()) {
-    const int4 work = walk.tile;
+    const int4 work = walk.work;
     int position = (walk.keyTiles() - 1) * kKeys;
     fetched.arrange(q);
-    softmax.start(fetched);
+    softmax.start(fetched, p.softmaxScale);
 #pragma unroll
     for (int j = 0; j < kScores; j++) o[j] = 0.f;
     float sums[4];
     waitForKeys();
     myTurn();
-    wgmma::pin(sums);
+    anew(sums);
+#pragma unroll
+    for (int step = 0; step < 4; step++) anew(probabilities[step]);
     begin();
     multiplyKeys();
 #pragma unroll
@@ -392,9 +468,8 @@ __device__ __forceinline__ void attentionPrefill(const AttentionPrefillParams& p
     const auto init = [](uint64_t* barriers, int count, int arrivals) {
       for (int i = 0; i < count; i++) ptx::barrierInit(ptx::smemAddress(barriers + i), arrivals);
     };
-    init(shared.rawFull, kRawStages, kTilePages), init(shared.rawEmpty, kRawStages, 4);
-    init(shared.keysFull, C::kStages, 4), init(shared.keysEmpty, C::kStages, C::kWarpgroups * 4);
-    init(shared.valuesFull, C::kStages, 4), init(shared.valuesEmpty, C::kStages, C::kWarpgroups * 4);
+    init(shared.keysFull, C::kStages, 1), init(shared.keysEmpty, C::kStages, C::kWarpgroups * 4);
+    init(shared.valuesFull, C::kStages, 1), init(shared.valuesEmpty, C::kStages, C::kWarpgroups * 4);
     ptx::barrierInitFence();
   }
   // Σq in units of a code, eight times that if all zero points are 8.
@@ -404,10 +479,13 @@ __device__ __forceinline__ void attentionPrefill(const AttentionPrefillParams& p
   ptx::waitForPrevious();
   // The three warpgroups share the 3 · 168 registers a thread of the launch.
   if (threadIdx.x >= C::kWarpgroups * 128) {
-    ptx::shrinkRegisters<56>();
-    loadTiles<C>(p, shared);
+    ptx::shrinkRegisters<40>();
+    // A copy costs its thread some 150 cycles: keys and values have one each.
+    const int thread = threadIdx.x - C::kWarpgroups * 128;
+    if (thread == 0) fetchTiles<C, false>(p, shared);
+    if (thread == 32) fetchTiles<C, true>(p, shared);
   } else {
-    ptx::growRegisters<224>();
+    ptx::growRegisters<232>();
     attendTiles<C>(p, shared);
   }
 }

@@ -4,7 +4,7 @@
 using namespace fireq;
 
 #define FIREQ_ATTENTION_STORE(NAME, FORMAT)                                                                      \
-  extern "C" __global__ void __launch_bounds__(128) NAME(const __grid_constant__ AttentionStoreParams p) { \
+  extern "C" __global__ void __launch_bounds__(store::kWarps * 32, 2) NAME(const __grid_constant__ AttentionStoreParams p) { \
     attentionStore<FORMAT>(p);                                                                               \
   }
 

@@ -6,7 +6,8 @@
 // * scaling: keys times keyScale, queries times queryScale (its inverse), per channel of a key-value head.
 // * rounding as the ops quantizeFp8 and storeKv define it (packages/kernels); nothing is rounded to BF16 in between.
 //
-// A block has a token, eight lanes a head: lane a holds channels 8a … 8a + 7 and 64 more, so that a lane has whole pairs.
+// Eight lanes have a head: lane a holds channels 8a … 8a + 7 and 64 more, so that a lane has whole pairs. A warp keeps its four heads
+// from token to token, with the next two tokens on their way.
 #pragma once
 #include <cstdint>
 
@@ -26,13 +27,15 @@ struct AttentionStoreParams {
   uint8_t* q;                       // E4M3 [tokens, queryHeads, 128]
   float* qScale;                    // [tokens, queryHeads]
   uint8_t* cache;                   // [pages, keyHeads, kKvPageBytes]
-  int queryHeads, keyHeads;
+  int tokens, queryHeads, keyHeads;
+  int tokensPerBlock;               // that follow each other
 };
 
 namespace store {
 
-constexpr int kWarps = 4, kLanes = 8, kHeadsPerWarp = 32 / kLanes, kPairs = kHeadDim / 2;
-constexpr int kAhead = 3;  // heads of a lane that are fetched at once
+constexpr int kWarps = 12, kLanes = 8, kHeadsPerBlock = kWarps * 32 / kLanes, kPairs = kHeadDim / 2;
+constexpr int kTurned = kWarps * 32 / kPairs;  // tokens whose angles a block computes at once
+static_assert(kTurned % 2 == 0, "tokens are taken in twos");
 constexpr float kInfinity = __builtin_huge_valf(), kNan = __builtin_nanf("");
 
 /// cos and sin of an FP32 angle: Taylor series in double, to about 2⁻⁴⁶.
@@ -93,51 +96,62 @@ struct Channels {
     }
   }
 
-  /// `scale`: of a head, [128].
+  /// `scale`: of the lane's first channel.
   __device__ __forceinline__ void multiply(const float* scale) {
-    const int lane = threadIdx.x % kLanes;
 #pragma unroll
     for (int i = 0; i < 16; i += 4) {
-      const float4 v = __ldg(reinterpret_cast<const float4*>(scale + i / 8 * kPairs + lane * 8 + i % 8));
+      const float4 v = __ldg(reinterpret_cast<const float4*>(scale + i / 8 * kPairs + i % 8));
       x[i] = __fmul_rn(x[i], v.x), x[i + 1] = __fmul_rn(x[i + 1], v.y);
       x[i + 2] = __fmul_rn(x[i + 2], v.z), x[i + 3] = __fmul_rn(x[i + 3], v.w);
     }
   }
 
-  /// By a finite scale, at least 2⁻¹²⁶. A small one would lose the remainders: both go up by a power of two.
+  /// By a finite scale, at least 2⁻¹²⁶. kExact: the correctly rounded quotient (Markstein); else within two ulps of it, which tells
+  /// only if it lies as near to a tie. That is no rare thing for values, and for what isn't turned: both are short numbers.
+  template <bool kExact>
   __device__ __forceinline__ void divide(float scale) {
-    if (scale < 0x1p-90f) {
+    if (scale < 0x1p-90f) {  // remainders would be lost
       scale *= 0x1p100f;
 #pragma unroll
       for (int i = 0; i < 16; i++) x[i] *= 0x1p100f;
     }
-    const Divisor by(scale);
+    const float near = ptx::reciprocal(scale), inverse = __fmaf_rn(__fmaf_rn(-scale, near, 1.f), near, near);
 #pragma unroll
-    for (int i = 0; i < 16; i++) x[i] = by.divide(x[i]);
+    for (int i = 0; i < 16; i++) {
+      const float quotient = x[i] * inverse;
+      x[i] = kExact ? __fmaf_rn(-__fmaf_rn(quotient, scale, -x[i]), inverse, quotient) : quotient;
+    }
   }
 };
 
+/// a / kDivisor, correctly rounded (Markstein) unless it is tiny.
+template <int kDivisor>
+__device__ __forceinline__ float over(float a) {
+  constexpr float kInverse = 1.f / kDivisor;
+  const float quotient = a * kInverse;
+  return a < 0x1p-90f ? quotient : __fmaf_rn(-__fmaf_rn(quotient, kDivisor, -a), kInverse, quotient);
+}
+
 /// → E4M3, and its scale. A NaN stays one; beside an infinity all is NaN once it is scaled back.
-__device__ __forceinline__ void storeQuery(const AttentionStoreParams& p, Channels& c, size_t row) {
+__device__ __forceinline__ void storeQuery(Channels& c, uint8_t* to, float* toScale) {
   const int lane = threadIdx.x % kLanes;
   float most = 0.f;
 #pragma unroll
   for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(c.x[i]));
   most = overHead(most, [](float a, float b) { return fmaxf(a, b); });
-  const float scale = most == 0.f ? 1.f : fmaxf(__fdiv_rn(most, 448.f), 0x1p-126f);
-  c.divide(scale);
+  const float scale = most == 0.f ? 1.f : fmaxf(over<448>(most), 0x1p-126f);
+  c.divide<false>(scale);
   uint32_t bytes[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) bytes[i] = packE4m3(c.x[4 * i], c.x[4 * i + 1]) | packE4m3(c.x[4 * i + 2], c.x[4 * i + 3]) << 16;
-  uint8_t* to = p.q + row * kHeadDim + lane * 8;
   *reinterpret_cast<uint2*>(to) = make_uint2(bytes[0], bytes[1]);
   *reinterpret_cast<uint2*>(to + kPairs) = make_uint2(bytes[2], bytes[3]);
-  if (lane == 0) p.qScale[row] = scale;
+  if (lane == 0) *toScale = scale;
 }
 
 /// Turns a head into codes 0…15. → its half of the token's scale word.
 template <ScaleFormat kFormat>
-__device__ __forceinline__ uint32_t round(Channels& c, uint32_t (&codes)[16]) {
+__device__ __forceinline__ uint32_t round(Channels& c, bool isValue, uint32_t (&codes)[16]) {
   float scale, zero = 8.f;
   uint32_t word;
   bool finite;
@@ -147,7 +161,7 @@ __device__ __forceinline__ uint32_t round(Channels& c, uint32_t (&codes)[16]) {
     for (int i = 0; i < 16; i++) most = maxNan(most, fabsf(c.x[i]));
     most = overHead(most, maxNan);
     finite = most < kInfinity;
-    scale = fmaxf(__uint_as_float(ptx::packBf16(0.f, __fdiv_rn(most, 7.f)) & 0xffff0000u), 0x1p-126f);
+    scale = fmaxf(__uint_as_float(ptx::packBf16(0.f, over<7>(most)) & 0xffff0000u), 0x1p-126f);
     word = __float_as_uint(scale) >> 16;
   } else {
     float low = 0.f, high = 0.f;
@@ -156,7 +170,7 @@ __device__ __forceinline__ uint32_t round(Channels& c, uint32_t (&codes)[16]) {
     low = overHead(low, minNan), high = overHead(high, maxNan);
     const float range = __fsub_rn(high, low);
     finite = range < kInfinity;
-    const uint32_t byte = max(packE4m3(__fdiv_rn(range, 15.f), 0.f) & 0xffu, 1u);  // positive numbers order as their bytes
+    const uint32_t byte = max(packE4m3(over<15>(range), 0.f) & 0xffu, 1u);  // positive numbers order as their bytes
     uint32_t halves;
     asm("{.reg .b16 b;\ncvt.u16.u32 b, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(byte));
     scale = ptx::unpackHalf(halves).x;
@@ -164,11 +178,11 @@ __device__ __forceinline__ uint32_t round(Channels& c, uint32_t (&codes)[16]) {
     word = byte | static_cast<uint32_t>(zero) << 8;
   }
   if (!finite) scale = 1.f, word = kFormat == ScaleFormat::kBf16Symmetric ? 0x7fc0u : 0x007fu;  // NaN
-  c.divide(scale);
-  // 1.5 · 2²³ + zero: rounds to a whole number, and leaves it in the low bits.
-  const float bias = 12582912.f + zero;
+  isValue ? c.divide<true>(scale) : c.divide<false>(scale);
+  // Adding 1.5 · 2²³ rounds to a whole number, and leaves it in the low bits.
+  const uint32_t shift = static_cast<uint32_t>(zero);
 #pragma unroll
-  for (int i = 0; i < 16; i++) codes[i] = __float_as_uint(fminf(fmaxf(c.x[i], -zero), 15.f - zero) + bias) & 15u;
+  for (int i = 0; i < 16; i++) codes[i] = __float_as_uint(fminf(fmaxf(c.x[i], -zero), 15.f - zero) + 12582912.f) + shift & 15u;
   return word;
 }
 
@@ -219,64 +233,74 @@ __device__ __forceinline__ void storeValue(const uint32_t (&codes)[16], uint8_t*
 
 }  // namespace store
 
-/// grid: tokens; 128 threads.
+/// grid: tokens / tokensPerBlock, heads (queries', keys' and values') / kHeadsPerBlock, both rounded up; 384 threads.
 template <ScaleFormat kFormat>
 __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
   using namespace store;
-  __shared__ __align__(16) float cosines[kPairs], sines[kPairs];
-  const int token = blockIdx.x, lane = threadIdx.x % kLanes, heads = p.queryHeads + 2 * p.keyHeads;
-  const int firstHead = threadIdx.x / kLanes;
-  const float frequency = threadIdx.x < kPairs ? __ldg(p.inverseFrequencies + threadIdx.x) : 0.f;
+  __shared__ __align__(16) float turns[2][kTurned][2][kPairs];  // by turn: cos, sin
+  const int thread = threadIdx.x, lane = thread % kLanes, heads = p.queryHeads + 2 * p.keyHeads;
+  const int head = blockIdx.y * kHeadsPerBlock + thread / kLanes, keyHead = head - p.queryHeads, valueHead = keyHead - p.keyHeads;
+  const bool isQuery = keyHead < 0, isValue = valueHead >= 0, exists = head < heads;
+  const int first = blockIdx.x * p.tokensPerBlock, end = min(first + p.tokensPerBlock, p.tokens);
+  const float* const scales = isQuery ? p.queryScale : p.keyScale;
+  const float* const scale = scales == nullptr ? nullptr : scales + (isQuery ? head / (p.queryHeads / p.keyHeads) : keyHead) * kHeadDim + lane * 8;
   ptx::launchDependents();
   ptx::waitForPrevious();
-  const uint4* row = reinterpret_cast<const uint4*>(p.qkv) + static_cast<size_t>(token) * heads * (kHeadDim / 8) + lane;
-  uint4 low[kAhead], high[kAhead];
-  const auto fetch = [&](int first) {
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) {
-      const int head = first + i * kWarps * kHeadsPerWarp;
-      if (head < heads) low[i] = __ldcs(row + head * (kHeadDim / 8)), high[i] = __ldcs(row + head * (kHeadDim / 8) + kLanes);
-    }
+
+  uint4 ahead[2][2];
+  const uint4* from = reinterpret_cast<const uint4*>(p.qkv) + (static_cast<size_t>(first) * heads + head) * (kHeadDim / 8) + lane;
+  const auto fetch = [&](int k, int token) {
+    if (token < end && exists) ahead[k][0] = __ldcs(from), ahead[k][1] = __ldcs(from + kLanes);
+    from += heads * (kHeadDim / 8);
   };
-  fetch(firstHead);
-  const int slot = p.slots[token];
-  if (threadIdx.x < kPairs) {
-    const float2 turn = rotation(__fmul_rn(static_cast<float>(p.positions[token]), frequency));
-    cosines[threadIdx.x] = turn.x, sines[threadIdx.x] = turn.y;
-  }
-  __syncthreads();
-  float cosine[8], sine[8];
-#pragma unroll
-  for (int i = 0; i < 8; i += 4) {
-    *reinterpret_cast<float4*>(cosine + i) = *reinterpret_cast<const float4*>(cosines + lane * 8 + i);
-    *reinterpret_cast<float4*>(sine + i) = *reinterpret_cast<const float4*>(sines + lane * 8 + i);
-  }
-  const int place = slot % kPageTokens, inBlock = place % kKvBlockTokens;
-  uint8_t* const page = p.cache + static_cast<size_t>(slot / kPageTokens) * p.keyHeads * kKvPageBytes + place / kKvBlockTokens * kKvBlockBytes;
-  for (int first = firstHead; first < heads; first += kAhead * kWarps * kHeadsPerWarp) {
-    if (first != firstHead) fetch(first);
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) {
-      const int head = first + i * kWarps * kHeadsPerWarp, keyHead = head - p.queryHeads, valueHead = keyHead - p.keyHeads;
-      if (head >= heads) break;
-      Channels c(low[i], high[i]);
-      if (valueHead < 0) c.rotate(cosine, sine);
-      if (keyHead < 0) {
-        if (p.queryScale != nullptr) c.multiply(p.queryScale + head / (p.queryHeads / p.keyHeads) * kHeadDim);
-        storeQuery(p, c, static_cast<size_t>(token) * p.queryHeads + head);
-        continue;
-      }
-      if (slot < 0) continue;
-      uint8_t* const block = page + (valueHead < 0 ? keyHead : valueHead) * kKvPageBytes;
-      if (valueHead < 0 && p.keyScale != nullptr) c.multiply(p.keyScale + keyHead * kHeadDim);
-      uint32_t codes[16];
-      const uint32_t scale = round<kFormat>(c, codes);
-      if (lane == 0) *reinterpret_cast<uint16_t*>(block + kKvScales + inBlock * 4 + (valueHead < 0 ? 0 : 2)) = static_cast<uint16_t>(scale);
-      if (valueHead < 0)
-        storeKey(codes, block + inBlock * (kHeadDim / 2));
-      else
-        storeValue(codes, block + kKvValues, inBlock);
+  fetch(0, first), fetch(1, first + 1);
+  float* toScale = p.qScale + static_cast<size_t>(first) * p.queryHeads + head;
+  uint8_t* to = p.q + (static_cast<size_t>(first) * p.queryHeads + head) * kHeadDim + lane * 8;
+  int buffer = 0;
+  for (int chunk = first; chunk < end; chunk += kTurned, buffer ^= 1) {
+    const int turned = thread / kPairs;
+    if (chunk + turned < end) {
+      const float position = static_cast<float>(__ldg(p.positions + chunk + turned));
+      const float2 turn = rotation(__fmul_rn(position, __ldg(p.inverseFrequencies + thread % kPairs)));
+      turns[buffer][turned][0][thread % kPairs] = turn.x, turns[buffer][turned][1][thread % kPairs] = turn.y;
     }
+    __syncthreads();
+#pragma unroll 1
+    for (int pair = 0; pair < kTurned; pair += 2)
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        const int token = chunk + pair + k;
+        if (token >= end || !exists) break;
+        Channels c(ahead[k][0], ahead[k][1]);
+        const int slot = isQuery ? 0 : __ldg(p.slots + token);
+        fetch(k, token + 2);
+        if (!isValue) {
+          float cosine[8], sine[8];
+#pragma unroll
+          for (int i = 0; i < 8; i += 4) {
+            *reinterpret_cast<float4*>(cosine + i) = *reinterpret_cast<const float4*>(&turns[buffer][pair + k][0][lane * 8 + i]);
+            *reinterpret_cast<float4*>(sine + i) = *reinterpret_cast<const float4*>(&turns[buffer][pair + k][1][lane * 8 + i]);
+          }
+          c.rotate(cosine, sine);
+          if (scale != nullptr) c.multiply(scale);
+        }
+        if (isQuery) {
+          storeQuery(c, to, toScale);
+          to += p.queryHeads * kHeadDim, toScale += p.queryHeads;
+          continue;
+        }
+        if (slot < 0) continue;
+        const int place = slot % kPageTokens, inBlock = place % kKvBlockTokens;
+        const size_t page = static_cast<size_t>(slot / kPageTokens) * p.keyHeads + (isValue ? valueHead : keyHead);
+        uint8_t* const block = p.cache + page * kKvPageBytes + place / kKvBlockTokens * kKvBlockBytes;
+        uint32_t codes[16];
+        const uint32_t word = round<kFormat>(c, isValue, codes);
+        if (lane == 0) *reinterpret_cast<uint16_t*>(block + kKvScales + inBlock * 4 + (isValue ? 2 : 0)) = static_cast<uint16_t>(word);
+        if (isValue)
+          storeValue(codes, block + kKvValues, inBlock);
+        else
+          storeKey(codes, block + inBlock * (kHeadDim / 2));
+      }
   }
 }
 

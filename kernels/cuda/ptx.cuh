@@ -31,6 +31,10 @@ __device__ __forceinline__ void barrierArriveCluster(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+__device__ __forceinline__ void barrierArriveCluster(uint32_t barrier, int count) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
 __device__ __forceinline__ void barrierArriveExpect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -156,11 +160,29 @@ __device__ __forceinline__ void fenceAsyncShared() { asm volatile("fence.proxy.a
 __device__ __forceinline__ void launchDependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void waitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
+// --- between blocks --------------------------------------------------------------------------------------------------
+
+/// After this block's threads' writes, as ordered by a barrier before it.
+__device__ __forceinline__ void storeRelease(uint32_t* to, uint32_t v) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ uint32_t loadAcquire(const uint32_t* from) {
+  uint32_t v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
+
 // --- threads and registers -----------------------------------------------------------------------------------------
 
 /// A barrier among `threads` threads (whole warps); id 0 is __syncthreads'.
 __device__ __forceinline__ void syncNamed(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Arrives at such a barrier without waiting.
+__device__ __forceinline__ void arriveNamed(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 template <int kRegisters>
@@ -273,6 +295,11 @@ __device__ __forceinline__ float4 loadClusterFloat4(uint32_t address) {
                : "r"(address)
                : "memory");
   return v;
+}
+
+/// Shared → global, 16-byte aligned; committed and waited for like storeTile.
+__device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
 
 }  // namespace fireq::ptx

@@ -11,25 +11,28 @@ import time
 import torch
 from bench_attention import D, E4M3, PAGE, capture
 from bench_attention import Problem as Cache
-from bench_store import Function, provenance
+from bench_store import SMS, THREADS, Function, provenance
 from driver import Module, check, cuda
 from gemm import pointer, relative_error
 from harness import times
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-QUERIES, THREADS, SMS = 128, 384, 132
+QUERIES, TILE_BYTES = 128, 2 * 128 * 128 + 2 * 512
 
 
-def kernels_of(module, image):
-    """name → kernel, of all in the module."""
-    found = {}
-    for name in sorted({n.decode() for n in image.split(b"\0") if n.startswith(b"attention_prefill_") and n.endswith(b"_shared")}):
-        address, size, shared = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int32()
-        check(cuda.cuModuleGetGlobal_v2(ctypes.byref(address), ctypes.byref(size), module.handle, name.encode()), name)
-        check(cuda.cuMemcpyDtoH_v2(ctypes.byref(shared), address, 4), name)
-        kernel = name.removesuffix("_shared")
-        found[kernel.removeprefix("attention_prefill_")] = Function(module, kernel, THREADS, shared.value)
-    return found
+def constant(module, name):
+    address, size, value = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int32()
+    check(cuda.cuModuleGetGlobal_v2(ctypes.byref(address), ctypes.byref(size), module.handle, name.encode()), name)
+    check(cuda.cuMemcpyDtoH_v2(ctypes.byref(value), address, 4), name)
+    return value.value
+
+
+def kernels_of(module):
+    """→ the kernels that decode tiles, by scale format, and those that attend, by name: all in the module."""
+    tiles = {name: Function(module, f"attention_tiles_{name}", 128, constant(module, "attention_tiles_shared")) for name in ("bf16", "asym")}
+    names = sorted({n.decode() for n in module.image.split(b"\0") if n.startswith(b"attention_prefill_") and n.endswith(b"_shared")})
+    kernels = {n[18:-7]: Function(module, n[:-7], THREADS, constant(module, n)) for n in names}
+    return tiles, kernels
 
 
 class Problem(Cache):
@@ -42,15 +45,18 @@ class Problem(Cache):
         q = torch.randn(self.total, heads, D, device="cuda", generator=g)
         self.q_scale = (q.abs().amax(-1) / 448).contiguous()
         self.q = (q / self.q_scale[..., None]).clamp(-448, 448).to(E4M3)
-        rows, start = [], 0
+        work, keys, start, first = [], [], 0, 0
         for s, (context, new) in enumerate(sequences):
-            for first in range(0, new, QUERIES):
-                rows.append((s, start + first, min(QUERIES, new - first), context - new + first + 1))
-            start += new
-        rows.sort(key=lambda r: -(r[3] + r[2]))
-        tiles = torch.tensor(rows, dtype=torch.int32).repeat_interleave(heads, 0)
-        tiles[:, 1] = tiles[:, 1] * heads + torch.arange(heads, dtype=torch.int32).repeat(len(rows))
-        self.tiles = tiles.cuda().contiguous()
+            count = -(-context // QUERIES)
+            keys += [(s, j, context, 0) for j in range(count)]
+            for at in range(0, new, QUERIES):
+                work.append((first, start + at, min(QUERIES, new - at), context - new + at + 1))
+            start, first = start + new, first + count
+        work.sort(key=lambda r: -(r[3] + r[2]))
+        work, rows = torch.tensor(work, dtype=torch.int32).repeat_interleave(heads, 0), len(work)
+        work[:, 1] = work[:, 1] * heads + torch.arange(heads, dtype=torch.int32).repeat(rows)
+        self.work, self.keys = work.cuda().contiguous(), torch.tensor(keys, dtype=torch.int32).cuda()
+        self.decoded = torch.empty(len(keys), key_heads, TILE_BYTES, dtype=torch.uint8, device="cuda")
 
     def flops(self):
         return sum(4 * self.heads * D * sum(range(context - new + 1, context + 1)) for context, new in self.sequences)
@@ -72,16 +78,22 @@ class Problem(Cache):
             start += new
         return torch.cat(rows), torch.cat(found)
 
-    def prepare(self, kernel):
+    def prepare(self, tiles, kernel):
+        """tiles decodes the cache; kernel attends. → the output, a launch of both, a launch of the second."""
         out = torch.full((self.total, self.heads, D), float("nan"), device="cuda", dtype=torch.bfloat16)
-        params = b"".join(map(pointer, (self.q, self.q_scale, self.cache, self.table, self.tiles, out)))
-        params += struct.pack("<4if", len(self.tiles), self.heads, self.key_heads, self.table.shape[1], D**-0.5)
-        params += b"\0" * (-len(params) % 8)
+        decode = b"".join(map(pointer, (self.cache, self.table, self.keys, self.decoded))) + struct.pack("<2i", self.key_heads, self.table.shape[1])
+        params = b"".join(map(pointer, (self.q, self.q_scale, self.decoded, self.work, out)))
+        params += struct.pack("<3if", len(self.work), self.heads, self.key_heads, D**-0.5)
+        keep = (self, out)  # what the parameters point to
 
-        def run(keep=self):
-            kernel.launch(min(SMS, len(self.tiles)), params)
+        def attend(keep=keep):
+            kernel.launch(min(SMS, len(self.work)), 1, params)
 
-        return out, run
+        def run(keep=keep):
+            tiles.launch(len(self.keys), self.key_heads, decode)
+            attend()
+
+        return out, run, attend
 
 
 CASES = [dict(sequences=[(1, 1)]), dict(sequences=[(128, 128)]), dict(sequences=[(129, 129), (63, 63), (64, 64), (65, 65), (2, 2)]),
@@ -91,12 +103,12 @@ CASES = [dict(sequences=[(1, 1)]), dict(sequences=[(128, 128)]), dict(sequences=
          dict(sequences=[(900, 900), (70, 70)], kind="huge-channel")]
 
 
-def check_all(kernels):
+def check_all(tiles, kernels):
     for name, kernel in kernels.items():
         worst = {}
         for seed, case in enumerate(CASES):
             problem = Problem(**case, asymmetric="asym" in name, seed=seed)
-            out, run = problem.prepare(kernel)
+            out, run, _ = problem.prepare(tiles[name[:4]], kernel)
             run()
             torch.cuda.synchronize()
             first = out.clone()
@@ -138,9 +150,9 @@ def main():
     args.add_argument("--seconds", type=float, default=60, help="no shape is begun after as many")
     args = args.parse_args()
     start, module = time.time(), Module(f"{args.dir}/attention_prefill.cubin")
-    kernels = kernels_of(module, module.image)
+    tiles, kernels = kernels_of(module)
     if args.check:
-        check_all(kernels)
+        check_all(tiles, kernels)
         print(f"checked after {time.time() - start:.0f} s")
     found = []
     for batch, length, key_heads in ((16, 1024, 8), (8, 2048, 8), (4, 4096, 8), (1, 16384, 8), (4, 4096, 32), (16, 1024, 32), (1, 65536, 8)):
@@ -156,13 +168,16 @@ def main():
             flops = problem.flops()
             rows = None
             for name, kernel in mine.items():
-                out, run = problem.prepare(kernel)
+                out, run, attend = problem.prepare(tiles[name[:4]], kernel)
                 graphs[name] = capture(run, 3)
+                if name == "bf16":
+                    graphs["bf16, tiles at hand"] = capture(attend, 3)
                 graphs[name].replay()
                 torch.cuda.synchronize()
                 if rows is None:
                     rows, exact = problem.exact(16)
                 errors[name] = relative_error(out[rows], exact)
+            del problem, out
         for name, run in baselines(batch, length, 32, key_heads).items():
             graphs[name] = capture(run, 3)
         t = times(graphs, 3)
@@ -170,7 +185,7 @@ def main():
             found.append(dict(kernel=name, batch=batch, length=length, keyHeads=key_heads, microseconds=microseconds, flops=flops, error=errors.get(name)))
         print(f"{batch} × {length}, 32/{key_heads} heads, µs (TFLOP/s, error): " + ", ".join(
             f"{name} {v:.0f} ({flops / v / 1e6:.0f}{f', {errors[name]:.4f}' if name in errors else ''})" for name, v in t.items()), flush=True)
-        del graphs, problem
+        del graphs
         torch.cuda.empty_cache()
     if args.json:
         json.dump(dict(provenance(), rows=found), open(args.json, "w"), indent=1)

@@ -9,6 +9,7 @@ import datetime
 import json
 import math
 import os
+import statistics
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from driver import Module, check, cuda
 from gemm import pointer, relative_error
 from harness import times
 
-HALF = D // 2
+HALF, HEADS_PER_BLOCK, THREADS, SMS = D // 2, 48, 384, 132
 
 
 class Function:
@@ -31,11 +32,11 @@ class Function:
         if shared:
             check(cuda.cuFuncSetAttribute(self.handle, 8, shared), f"{name}: shared memory")
 
-    def launch(self, grid, params):
+    def launch(self, x, y, params):
         buffer = ctypes.create_string_buffer(params, len(params))
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(buffer))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        check(cuda.cuLaunchKernel(self.handle, grid, 1, 1, self.threads, 1, 1, self.shared, stream, pointers, None), self.name)
+        check(cuda.cuLaunchKernel(self.handle, x, y, 1, self.threads, 1, 1, self.shared, stream, pointers, None), self.name)
 
 
 def provenance():
@@ -88,11 +89,12 @@ def round_kv(x, asymmetric):
         scale = divide(high - low, torch.tensor(15.0)).nan_to_num(0).clamp(max=448).to(E4M3).float().clamp(min=2.0**-9)
         zero = divide(-low, scale).nan_to_num(0).round().clamp(0, 15)
         codes = (divide(x, scale).round() + zero).clamp(0, 15)
-        parts = torch.cat([torch.where(finite, scale.to(E4M3).view(torch.uint8), 0x7F), torch.where(finite, zero, 0).to(torch.uint8)], -1)
+        parts = torch.cat([torch.where(finite, scale.to(E4M3).view(torch.uint8), 0x7F).to(torch.uint8), torch.where(finite, zero, 0).to(torch.uint8)], -1)
     else:
         scale = divide(x.abs().amax(-1, keepdim=True), torch.tensor(7.0)).bfloat16().float().clamp(min=2.0**-126)
         codes = divide(x, scale).round().clamp(-8, 7) + 8
-        parts = torch.where(finite, scale, float("nan")).bfloat16().view(torch.uint8)
+        bits = torch.where(finite, scale.bfloat16().view(torch.int16), 0x7FC0).to(torch.int16)  # NaN
+        parts = bits.view(torch.uint8)
     return torch.where(finite, codes, 0).to(torch.uint8), parts, finite
 
 
@@ -136,15 +138,18 @@ class Store:
 
     def prepare(self, functions):
         params = b"".join(map(pointer, (self.qkv, self.positions, self.slots, self.frequencies, self.key_scale, self.query_scale, self.q, self.q_scale,
-                                        self.cache))) + struct.pack("<2i", self.heads, self.key_heads)
-        function = functions[self.asymmetric]
-        return lambda keep=self: function.launch(self.tokens, params)
+                                        self.cache))) + struct.pack("<3i", self.tokens, self.heads, self.key_heads)
+        function, groups = functions[self.asymmetric], -(-(self.heads + 2 * self.key_heads) // HEADS_PER_BLOCK)
+        per_block = -(-self.tokens * groups // (2 * SMS))
+        params += struct.pack("<i", per_block)
+        return lambda keep=self: function.launch(-(-self.tokens // per_block), groups, params)
 
     def bytes(self):
         return self.tokens * ((self.heads + 2 * self.key_heads) * D * 2 + self.heads * (D + 4) + self.key_heads * 132 + 8)
 
     def compare(self, name):
-        """Names the first difference; codes may differ by one where the emulation's rounding isn't exactly the kernel's. → differing codes."""
+        """Names the first difference. Codes of queries and keys may differ by one where the quotient is within two ulps of a tie (the kernel
+        multiplies by the scale's inverse); nothing else may. → differing codes."""
         q8, q_scale, key, value = emulate(self.qkv, self.positions, self.frequencies, self.heads, self.key_heads, self.key_scale, self.query_scale,
                                           self.asymmetric)
         k, v, scales = unpack(self.cache)
@@ -159,7 +164,7 @@ class Store:
                 wrong &= ~(got.isnan() & expected.isnan())
             different += int(wrong.sum())
             far = wrong & ((got.int() - expected.int()).abs() > apart) if apart else wrong
-            if far.any() or wrong.float().mean() > 1e-5:
+            if far.any() or int(wrong.sum()) > 1 + 1e-5 * wrong.numel():
                 at = tuple((far if far.any() else wrong).nonzero()[0].tolist())
                 print(f"WRONG {name}: {what}: {int(wrong.sum())} differ, first at {at}: {got[at].item()} for {expected[at].item()}", flush=True)
 
@@ -171,7 +176,7 @@ class Store:
         same("scales of q", self.q_scale, q_scale)
         for what, codes, part, (expected, parts, good) in (("keys", k, 0, key), ("values", v, 2, value)):
             good = good[stored].expand(-1, -1, D)
-            same(f"codes of {what}", codes[page, :, place][good], expected[stored][good], 1)
+            same(f"codes of {what}", codes[page, :, place][good], expected[stored][good], int(part == 0))
             same(f"scales of {what}", scales[page, :, place][..., part:part + 2], parts[stored])
         untouched = torch.ones(self.pages, PAGE, dtype=torch.bool, device="cuda")
         untouched[page, place] = False
@@ -250,8 +255,12 @@ def check_decode(functions, decode):
 
 def copy_bandwidth():
     a, b = (torch.empty(1 << 30, dtype=torch.uint8, device="cuda") for _ in range(2))
-    t = times({"copy": capture(lambda: b.copy_(a), 4)}, 4)
-    return 2 * a.numel() / t["copy"] / 1e3
+    found = []
+    for _ in range(12):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(); b.copy_(a); stop.record(); stop.synchronize()
+        found.append(2 * a.numel() / start.elapsed_time(stop) / 1e6)
+    return statistics.median(found[2:])
 
 
 def time_store(functions):
@@ -279,7 +288,7 @@ def main():
     args.add_argument("--json")
     args = args.parse_args()
     module = Module(f"{args.dir}/attention_store.cubin")
-    functions = {asymmetric: Function(module, f"attention_store_{'asym' if asymmetric else 'bf16'}", 128) for asymmetric in (False, True)}
+    functions = {asymmetric: Function(module, f"attention_store_{'asym' if asymmetric else 'bf16'}", THREADS) for asymmetric in (False, True)}
     check_store(functions)
     module_decode = Module(f"{args.dir}/attention_decode.cubin")
     check_decode(functions, {asymmetric: Kernel(module_decode, f"attention_decode_q8_{'asym' if asymmetric else 'bf16'}") for asymmetric in (False, True)})
