@@ -40,9 +40,10 @@ Row rowOf(const Int4Slab& slab, int64_t row) {
   return result;
 }
 
-double scaleAt(const char* scales, GroupScaleType type, int64_t group) {
-  if (type == GroupScaleType::kE4m3) return e4m3ToF32(static_cast<uint8_t>(scales[group]));
-  if (type == GroupScaleType::kFp32) {
+template <GroupScaleType kType>
+double scaleAt(const char* scales, int64_t group) {
+  if constexpr (kType == GroupScaleType::kE4m3) return e4m3ToF32(static_cast<uint8_t>(scales[group]));
+  if constexpr (kType == GroupScaleType::kFp32) {
     float value;
     std::memcpy(&value, scales + group * 4, sizeof value);
     return value;
@@ -52,19 +53,27 @@ double scaleAt(const char* scales, GroupScaleType type, int64_t group) {
   return bf16ToF32(bits);
 }
 
-struct CodesSeen {
-  bool anyBut0 = false, minus8 = false;
-};
-
-CodesSeen look(const uint8_t* codes, int64_t count) {
-  uint64_t others = 0, minus8 = 0;
-  for (int64_t i = 0; i < count / 16; i++) {
+/// Has any of these codes another value than 0?
+template <int kBytes>
+bool anyBut0(const uint8_t* codes) {
+  uint64_t others = 0;
+  for (int i = 0; i < kBytes / 8; i++) {
     uint64_t word;
     std::memcpy(&word, codes + 8 * i, sizeof word);
     others |= word ^ 0x8888888888888888u;
-    minus8 |= (word - 0x1111111111111111u) & ~word & 0x8888888888888888u;  // a nibble of 0
   }
-  return {others != 0, minus8 != 0};
+  return others != 0;
+}
+
+template <int kBytes>
+bool anyMinus8(const uint8_t* codes) {
+  uint64_t found = 0;
+  for (int i = 0; i < kBytes / 8; i++) {
+    uint64_t word;
+    std::memcpy(&word, codes + 8 * i, sizeof word);
+    found |= (word - 0x1111111111111111u) & ~word & 0x8888888888888888u;  // a nibble of 0
+  }
+  return found != 0;
 }
 
 uint32_t spread(uint32_t four) {
@@ -122,6 +131,8 @@ void packPair(const uint16_t (&even)[kPairs], const uint16_t (&odd)[kPairs], cha
   }
 }
 
+/// kGroups: of a block's row.
+template <GroupScaleType kType, int kGroups>
 class Packer {
  public:
   Packer(const Int4Slab& slab, const PackedFormat& format, const std::string& what)
@@ -140,18 +151,21 @@ class Packer {
   }
 
  private:
+  static constexpr int kGroupBytes = kColumns / kGroups / 2;
+
   void packBlock(int64_t first, int64_t block, char* out) {
-    const int64_t group = slab_.group, groups = kColumns / group;
     for (int64_t r = 0; r < kRows; r++) {
+      Row& row = rows_[r];
       auto* codes = reinterpret_cast<uint8_t*>(codes_[r]);
-      for (int64_t g = 0; g < groups; g++, codes += group / 2) {
-        const bool used = takeScale(rows_[r], first + r, block * groups + g);
-        writeScale(out + 4096, g * kRows + r, rows_[r].last);
-        if (used) {
-          std::memcpy(codes, rows_[r].codes + (block * groups + g) * group / 2, group / 2);
+      for (int g = 0; g < kGroups; g++, codes += kGroupBytes) {
+        const int64_t group = block * kGroups + g;
+        const uint8_t* given = row.codes + group * kGroupBytes;
+        if (row.codes != nullptr && takeScale(row, given, first + r, group)) {
+          std::memcpy(codes, given, kGroupBytes);
         } else {
-          std::memset(codes, 0x88, group / 2);
+          std::memset(codes, 0x88, kGroupBytes);
         }
+        writeScale(out + 4096, g * kRows + r, row.last);
       }
     }
     for (int64_t r = 0; r < kRows; r += r % 8 == 7 ? 9 : 1) {
@@ -167,30 +181,35 @@ class Packer {
   }
 
   /// Whether the group has anything but zeros; then its scale is the row's last.
-  bool takeScale(Row& row, int64_t index, int64_t group) {
-    if (row.codes == nullptr) return false;
-    const double exact = scaleAt(row.scales, slab_.scaleType, group) * row.channel;
+  bool takeScale(Row& row, const uint8_t* codes, int64_t index, int64_t group) {
+    const double exact = scaleAt<kType>(row.scales, group) * row.channel;
     const float scale = static_cast<float>(exact), magnitude = std::abs(scale);
-    if (!std::isfinite(exact)) fail(exact, index, group, "a finite one");
-    if (exact == 0) return false;
-    const CodesSeen seen = look(row.codes + group * slab_.group / 2, slab_.group);
-    if (!seen.anyBut0) return false;
-    if (!(magnitude >= kLeast && magnitude <= kMost)) fail(exact, index, group, "one of 2⁻¹²⁶ to 2¹²⁶");
-    row.least = std::min(row.least, magnitude);
-    row.most = std::max(row.most, magnitude);
-    if (row.most / row.least > kWidestSpan) fail(exact, index, group, "all of a row within 2⁹⁶ of each other");
+    const bool isUsual = magnitude >= kLeast && magnitude <= kMost;
+    if (!isUsual && !std::isfinite(exact)) fail(exact, index, group, "a finite one");
+    if (exact == 0 || !anyBut0<kGroupBytes>(codes)) return false;
+    if (!isUsual) fail(exact, index, group, "one of 2⁻¹²⁶ to 2¹²⁶");
+    if (magnitude < row.least || magnitude > row.most) {
+      row.least = std::min(row.least, magnitude);
+      row.most = std::max(row.most, magnitude);
+      if (row.most / row.least > kWidestSpan) fail(exact, index, group, "all of a row within 2⁹⁶ of each other");
+    }
     uint32_t bits;
     std::memcpy(&bits, &scale, sizeof bits);
-    found_.needsFp32 = found_.needsFp32 || (format_.scaleBytes == 2 && (bits & 0xffff) != 0);
-    found_.needsFull = found_.needsFull || (!format_.full && seen.minus8);
+    if (format_.scaleBytes == 2 && (bits & 0xffff) != 0) found_.needsFp32 = true;
+    if (!format_.full && anyMinus8<kGroupBytes>(codes)) found_.needsFull = true;
     row.last = scale;
     return true;
   }
 
   void writeScale(char* scales, int64_t at, float value) const {
-    // A BF16 number is the upper half of an FP32 one.
-    const char* bytes = reinterpret_cast<const char*>(&value) + 4 - format_.scaleBytes;
-    std::memcpy(scales + at * format_.scaleBytes, bytes, format_.scaleBytes);
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint16_t bf16 = static_cast<uint16_t>(bits >> 16);
+    if (format_.scaleBytes == 2) {
+      std::memcpy(scales + at * 2, &bf16, sizeof bf16);
+    } else {
+      std::memcpy(scales + at * 4, &bits, sizeof bits);
+    }
   }
 
   [[noreturn]] void fail(double scale, int64_t row, int64_t group, const char* wanted) const {
@@ -213,11 +232,12 @@ size_t blockBytes(const Int4Slab& slab, const PackedFormat& format) {
   return static_cast<size_t>(kRows * kColumns / 2 + kColumns / slab.group * kRows * format.scaleBytes);
 }
 
-PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
-                      const std::function<char*(int64_t)>& blockAt, const std::string& what) {
+template <GroupScaleType kType, int kGroups>
+static PackFindings packRows(const Int4Slab& slab, const PackedFormat& format, int threads,
+                             const std::function<char*(int64_t)>& blockAt, const std::string& what) {
   const int64_t blocks = (slab.rows + kRows - 1) / kRows, parts = std::clamp<int64_t>(threads, 1, blocks);
   const auto pack = [&](int64_t part) {
-    return Packer(slab, format, what).pack(blocks * part / parts, blocks * (part + 1) / parts, blockAt);
+    return Packer<kType, kGroups>(slab, format, what).pack(blocks * part / parts, blocks * (part + 1) / parts, blockAt);
   };
   std::vector<std::future<PackFindings>> others;
   for (int64_t part = 1; part < parts; part++) others.push_back(std::async(std::launch::async, pack, part));
@@ -228,6 +248,17 @@ PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int thre
     found.needsFp32 = found.needsFp32 || more.needsFp32;
   }
   return found;
+}
+
+PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
+                      const std::function<char*(int64_t)>& blockAt, const std::string& what) {
+  const auto ofType = [&]<GroupScaleType kType>() {
+    const auto pack = slab.group == 32 ? packRows<kType, 4> : slab.group == 64 ? packRows<kType, 2> : packRows<kType, 1>;
+    return pack(slab, format, threads, blockAt, what);
+  };
+  if (slab.scaleType == GroupScaleType::kBf16) return ofType.operator()<GroupScaleType::kBf16>();
+  if (slab.scaleType == GroupScaleType::kE4m3) return ofType.operator()<GroupScaleType::kE4m3>();
+  return ofType.operator()<GroupScaleType::kFp32>();
 }
 
 }  // namespace fireq::cuda
