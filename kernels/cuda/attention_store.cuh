@@ -242,8 +242,7 @@ __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
   const int head = blockIdx.y * kHeadsPerBlock + thread / kLanes, keyHead = head - p.queryHeads, valueHead = keyHead - p.keyHeads;
   const bool isQuery = keyHead < 0, isValue = valueHead >= 0, exists = head < heads;
   const int first = blockIdx.x * p.tokensPerBlock, end = min(first + p.tokensPerBlock, p.tokens);
-  const float* const scales = isQuery ? p.queryScale : p.keyScale;
-  const float* const scale = scales == nullptr ? nullptr : scales + (isQuery ? head / (p.queryHeads / p.keyHeads) : keyHead) * kHeadDim + lane * 8;
+  const int scaleOf = (isQuery ? head / (p.queryHeads / p.keyHeads) : keyHead) * kHeadDim + lane * 8;
   ptx::launchDependents();
   ptx::waitForPrevious();
 
@@ -282,7 +281,7 @@ __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
             *reinterpret_cast<float4*>(sine + i) = *reinterpret_cast<const float4*>(&turns[buffer][pair + k][1][lane * 8 + i]);
           }
           c.rotate(cosine, sine);
-          if (scale != nullptr) c.multiply(scale);
+          if (p.keyScale != nullptr) c.multiply((isQuery ? p.queryScale : p.keyScale) + scaleOf);
         }
         if (isQuery) {
           storeQuery(c, to, toScale);
