@@ -150,10 +150,14 @@ Napi::Object describeChoice(Napi::Env env, const char* family, const Choice& cho
   result.Set("tokens", chosen.tokens);
   result.Set("split", chosen.split);
   result.Set("sweep", chosen.sweep);
+  int clusters = 0, cut = 0;
+  if constexpr (requires { chosen.cut; }) clusters = chosen.clusters, cut = chosen.cut;
+  result.Set("clusters", clusters);
+  result.Set("cut", cut);
   return result;
 }
 
-/// cudaChooseGemm, cudaChooseW4a16(M, N, K, multiprocessors): { family, features, tokens, split, sweep }
+/// cudaChooseGemm, cudaChooseW4a16(M, N, K, multiprocessors): { family, features, tokens, split, sweep, clusters, cut }
 template <GemmChoice (*kChoose)(int, int, int, int)>
 Napi::Value choose(const Info& info) {
   const auto [m, n, k, sms] = gemmSizes(info, 0);

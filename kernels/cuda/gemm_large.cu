@@ -3,8 +3,8 @@
 
 using namespace fireq;
 
-#define FIREQ_GEMM_LARGE(NAME, ROW_BLOCKS, PARTS, DEPTH, TOKENS, STAGES, EPILOGUE, CODES, SCALE)                                 \
-  using NAME##_config = GemmLargeConfig<ROW_BLOCKS, PARTS, DEPTH, TOKENS, 2, STAGES, 8, EPILOGUE, CODES, SCALE>;                 \
+#define FIREQ_GEMM_LARGE(NAME, PARTS, DEPTH, TOKENS, STAGES, EPILOGUE, CODES, SCALE)                                 \
+  using NAME##_config = GemmLargeConfig<PARTS, DEPTH, TOKENS, 2, STAGES, 8, EPILOGUE, CODES, SCALE>;                 \
   extern "C" __device__ const KernelInfo NAME##_info = kGemmLargeInfo<NAME##_config>;                                  \
   extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                                       \
       NAME(const __grid_constant__ GemmLargeParams p) {                                                                \
@@ -21,6 +21,6 @@ using namespace fireq;
   FIREQ_GEMM_LARGE(NAME##_silu_full_bf16, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kBf16)             \
   FIREQ_GEMM_LARGE(NAME##_silu_full_fp32, __VA_ARGS__, Epilogue::kSiluMul, Codes::kFull, ScaleType::kFp32)
 
-//                     name                 row blocks, token parts, accumulator depth, tokens, stages
-FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t256, 1, 2, 1, 256, 5)
-FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t128, 1, 1, 2, 128, 8)
+//                     name                token parts, accumulator depth, tokens, stages
+FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t256, 2, 1, 256, 5)
+FIREQ_GEMM_LARGE_KINDS(i4_large_f128_t128, 1, 2, 128, 8)

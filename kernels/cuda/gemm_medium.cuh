@@ -12,6 +12,7 @@
 
 #include "epilogue.cuh"
 #include "gemm_small.cuh"
+#include "half_sum.cuh"
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
@@ -35,6 +36,7 @@ struct GemmMediumConfig {
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
 
+  static constexpr bool kTakeTurns = false, kDecodeAhead = false;
   static constexpr int kBatch = 1;  // groups a stage
   static constexpr int kFeatures = kWarpgroups * kBlockRows;
   static constexpr int kXBytes = kTokens * kGroupSize;
@@ -64,13 +66,6 @@ struct GemmMediumShared {
 template <class C>
 constexpr KernelInfo kGemmMediumInfo{C::kFeatures, C::kTokens, 1, 0, 1, C::kThreads, sizeof(GemmMediumShared<C>) + 1024,
                                      C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
-
-/// v · 2^n has its largest magnitude in [2¹⁴, 2¹⁵) for the largest magnitude `most`; → 2^n, and 2^−n in `back`.
-__device__ __forceinline__ float halfRange(float most, float& back) {
-  const uint32_t exponent = max(__float_as_uint(most) >> 23, 16u) - 14;  // biased
-  back = __uint_as_float(exponent << 23);
-  return __uint_as_float((254 - exponent) << 23);
-}
 
 /// A warpgroup's finished tokens on their way out, BF16, in the weight blocks that it has left: 32 tokens a block.
 template <class C>
@@ -152,16 +147,9 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
     return;
   }
 
-  float most[2] = {0.f, 0.f}, up[2], factor[2];
-#pragma unroll
-  for (int i = 0; i < C::kTokens / 2; i++) most[i / 2 % 2] = fmaxf(most[i / 2 % 2], fabsf(sum.d[i]));
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
-    most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2));
-    up[half] = halfRange(most[half], factor[half]);
-    factor[half] *= half ? scale.y : scale.x;
-  }
+  float up[2], factor[2];
+  halfFactors(sum.d, up, factor);
+  factor[0] *= scale.x, factor[1] *= scale.y;
   const uint32_t staged = block(warp % 4), landed = ptx::smemAddress(shared.x), met = ptx::smemAddress(&shared.met);
 #pragma unroll
   for (int c = 0; c < C::kColumns; c++)

@@ -15,6 +15,7 @@ struct KernelInfo {
   int32_t sharedBytes;  // dynamic shared memory a block
   int32_t fullCodes;    // 1: takes codes −8…7, 0: −7…7
   int32_t scaleBytes;   // bytes of a group scale: 2 BF16, 4 FP32
+  int32_t keptBytes;    // what a block may keep of a tile for another one (kept_sum.cuh)
 };
 
 }  // namespace fireq

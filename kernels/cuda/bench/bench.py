@@ -38,12 +38,12 @@ class Gemm:
         self.info = GemmSmall(modules["small"], f"i4_small_f128_t8_{kind}", 1).info
 
     def choose(self, m, n, k, epilogue=""):
-        picked = (ctypes.c_int * 5)()
+        picked = (ctypes.c_int * 7)()
         heuristics.fireqChooseGemm(m, n, k, sms, picked)
-        family, features, tokens, split, sweep = picked
+        family, features, tokens, split, sweep, clusters, cut = picked
         name = f"i4_{['', 'small', 'large'][family]}_f{features}_t{tokens}{epilogue}_{kind}"
         if family == 2:
-            return GemmLarge(modules["large"], name, sweep)
+            return GemmLarge(modules["large"], name, sweep, clusters=clusters, cut=cut)
         return GemmSmall(modules["small" if tokens <= 32 else "medium"], name, split)
 
     def prepare(self, x8, packed, token_scale, out):
@@ -84,7 +84,8 @@ if args.check:
     print(f"checked epilogues, worst error {check_epilogues():.3g}", flush=True)
     print(f"checked, worst error {check('auto', gemm):.3g}", flush=True)
     for name in ("large_f128_t256", "large_f128_t128"):
-        print(f"checked {name}, worst error {check(name, GemmLarge(modules['large'], f'i4_{name}_{kind}')):.3g}", flush=True)
+        worst = max(check(f"{name}/{c}", GemmLarge(modules["large"], f"i4_{name}_{kind}", clusters=c)) for c in (1, 3, 7, 30, 66))
+        print(f"checked {name}, worst error {worst:.3g}", flush=True)
     for name in ("f128_t64", "f192_t64", "f128_t128", "f192_t128", "f256_t128"):
         worst = max(check(f"{name}/{s}", GemmSmall(modules["medium"], f"i4_small_{name}_{kind}", s)) for s in (1, 2, 3, 4, 5, 6))
         print(f"checked small_{name}, worst error {worst:.3g}", flush=True)

@@ -15,7 +15,7 @@ def check(code, what):
 
 class KernelInfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32)
-                for name in ("features", "tokens", "batch", "storeTokens", "cluster", "threads", "sharedBytes", "fullCodes", "scaleBytes")]
+                for name in ("features", "tokens", "batch", "storeTokens", "cluster", "threads", "sharedBytes", "fullCodes", "scaleBytes", "keptBytes")]
 
 
 class LaunchConfig(ctypes.Structure):

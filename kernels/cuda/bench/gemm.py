@@ -22,9 +22,14 @@ class Launch:
 
 
 class GemmLarge:
-    def __init__(self, module: Module, name, sweep=8, dependent=True):
+    kept = None  # sums that blocks keep for each other, and whether they are there: shared by the launches of a stream
+
+    def __init__(self, module: Module, name, sweep=8, dependent=True, clusters=SMS, cut=None):
+        """clusters: how many share the work, at most; cut: tiles that are cut among them, by default as many as serve."""
         self.kernel, self.sweep, self.name, self.dependent = module.kernel(name), sweep, name, dependent
-        self.info, self.silu = self.kernel.info, "_silu_" in name
+        self.info, self.silu, self.clusters, self.cut = self.kernel.info, "_silu_" in name, clusters, cut
+        if GemmLarge.kept is None:
+            GemmLarge.kept = (torch.empty(SMS, 69632, device="cuda", dtype=torch.uint8), torch.zeros(SMS, 2, device="cuda", dtype=torch.int32))
 
     def prepare(self, x8, packed, token_scale, out, bias=None, residual=None):
         """A launch of out[M, N] = … (silu: out[M, N / 2]), its tensor maps encoded once."""
@@ -34,11 +39,13 @@ class GemmLarge:
         params += tensor_map(out, BF16, [columns, m], [2 * columns], [32 if self.silu else 64, info.storeTokens],
                              SWIZZLE_64 if self.silu else SWIZZLE_128)
         params += pointer(packed) + pointer(token_scale) + pointer(bias) + pointer(residual)
-        params += struct.pack("<4i", m, n, k, self.sweep)
+        tiles, cut = -(-m // info.tokens) * -(-n // (info.features * info.cluster)), self.cut
+        clusters = min(self.clusters, SMS // info.cluster, tiles if cut == 0 else tiles * (k // 128))
+        if cut is None:
+            cut = 0 if tiles % clusters == 0 else min(tiles, tiles % clusters + clusters)
+        params += pointer(self.kept[0]) + pointer(self.kept[1]) + struct.pack("<5i", m, n, k, self.sweep, cut)
         params += b"\0" * (-len(params) % 64)
-        per_cluster = info.features * info.cluster
-        tiles = -(-m // info.tokens) * -(-n // per_cluster)
-        grid = min(tiles, SMS // info.cluster) * info.cluster
+        grid = clusters * info.cluster
         return Launch(lambda: self.kernel.launch((grid, 1, 1), params, dependent=self.dependent), x8, packed, token_scale, out, bias,
                       residual)
 

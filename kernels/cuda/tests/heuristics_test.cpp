@@ -33,7 +33,13 @@ int main() {
           expect(c.family != GemmFamily::kNone && exists(c), "a kernel that exists", m, n, k, c);
           expect(c.split >= 1 && c.split <= 8 && c.split <= k / 128, "a split of whole groups, at most 8", m, n, k, c);
           expect(c.split == 1 || c.split <= sms, "a cluster that fits the device", m, n, k, c);
-          expect(c.family == GemmFamily::kSmall || (c.split == 1 && c.sweep > 0), "no split and a sweep", m, n, k, c);
+          if (c.family == GemmFamily::kLarge) {
+            const int tiles = detail::ceilDivide(m, c.tokens) * detail::ceilDivide(n, 2 * c.features);
+            expect(c.split == 1 && c.sweep > 0, "no split and a sweep", m, n, k, c);
+            expect(c.clusters >= 1 && (c.clusters <= sms / 2 || c.clusters == 1), "clusters that fit the device", m, n, k, c);
+            expect(c.cut >= 0 && c.cut <= tiles && (c.cut == 0 || (tiles - c.cut) % c.clusters == 0), "whole rounds beside what is cut", m, n, k, c);
+            expect(static_cast<long>(c.cut) * (k / 128) >= c.clusters || c.cut == 0, "a group for every cluster", m, n, k, c);
+          }
           if (c.tokens >= 64) expect(c.split <= 6, "a split that the medium kernels take", m, n, k, c);
           if (m <= 32) expect(c.tokens >= m && (c.tokens == 8 || c.tokens < 2 * m), "the least tile with all tokens", m, n, k, c);
         }
@@ -48,7 +54,7 @@ int main() {
                         {64, 12288, 4096, 192, 64, 2},   {64, 4096, 14336, 192, 64, 5},   {64, 22016, 4096, 192, 64, 1},
                         {64, 28672, 4096, 128, 64, 1},   {128, 4096, 4096, 128, 128, 3},  {128, 12288, 4096, 192, 128, 2},
                         {128, 22016, 4096, 192, 128, 1}, {128, 28672, 4096, 256, 128, 1}, {256, 4096, 14336, 128, 128, 2},
-                        {256, 12288, 4096, 192, 128, 1}, {512, 4096, 14336, 256, 128, 2}, {1024, 4096, 4096, 128, 256, 1},
+                        {256, 12288, 4096, 192, 128, 1}, {512, 4096, 14336, 128, 256, 1}, {1024, 4096, 4096, 128, 256, 1},
                         {16384, 28672, 4096, 128, 256, 1}};
   for (const auto& x : measured) {
     const GemmChoice c = chooseGemm(x.m, x.n, x.k, 132);

@@ -152,6 +152,10 @@ export interface GemmChoice {
   readonly split: number
   /** Large and plain: token tiles that a sweep over the features keeps in the L2. */
   readonly sweep: number
+  /** Large: pairs of blocks that share the work. */
+  readonly clusters: number
+  /** Large: tiles that are cut among them; the others are taken whole. */
+  readonly cut: number
 }
 
 export interface NativeCudaDevice {

@@ -32,7 +32,7 @@ export class CudaDevice extends CudaResource<DeviceHandle> {
   }
 
   createStream(): CudaStream {
-    return guarded(() => new CudaStream(this.addon, this.addon.cudaStream(this.native)))
+    return guarded(() => new CudaStream(this.addon, this.addon.cudaStream(this.native), this.info.multiprocessors))
   }
 
   /** A kernel of this build by its name, loaded once. */

@@ -4,7 +4,7 @@ import type { CudaDevice } from './device.js'
 import { type KernelInfo, kernelInfo } from './kernel-info.js'
 import type { LinearOperands } from './linear-kernel.js'
 import type { CudaBuffer } from './resources.js'
-import type { Argument, CudaStream, TensorMap } from './stream.js'
+import { type Argument, type CudaStream, KEPT_BYTES, type TensorMap } from './stream.js'
 
 // The launcher of kernels/cuda/gemm_small.cuh, gemm_medium.cuh and gemm_large.cuh.
 
@@ -36,7 +36,7 @@ export function launchGemm(device: CudaDevice, stream: CudaStream, gemm: Gemm, c
   if (info.fullCodes !== weight.full || info.scaleBytes !== weight.scaleBytes) {
     throw new BackendError(`${what}: kernel ${name} doesn't read weights as they are packed`)
   }
-  const cut = choice.family === 'small' ? cutSmall(gemm, choice, info) : cutLarge(gemm, choice, info, device)
+  const cut = choice.family === 'small' ? cutSmall(gemm, choice, info) : cutLarge(gemm, choice, info, stream, what)
   const shape = { block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent: gemm.dependent } as const
   stream.launch(kernel, { ...shape, grid: cut.grid, cluster: cut.cluster }, [{ fields: cut.fields }], what)
 }
@@ -78,11 +78,23 @@ function cutSmall({ weight, x, xScale, m, out, bias, residual }: Gemm, choice: G
   }
 }
 
-/** GemmLargeParams; persistent blocks, as many as there are tiles or multiprocessors. Its cluster is compiled in. */
-function cutLarge(gemm: Gemm, { sweep }: GemmChoice, info: KernelInfo, device: CudaDevice): Cut {
+/** GemmLargeParams; persistent blocks. Its cluster is compiled in. */
+function cutLarge(
+  gemm: Gemm,
+  { sweep, clusters, cut }: GemmChoice,
+  info: KernelInfo,
+  stream: CudaStream,
+  what: string,
+): Cut {
   const { weight, x, xScale, m, out, bias, residual } = gemm
   const { n, k, blocks, siluMul } = weight
-  const { tokens, cluster, features, storeTokens } = info
+  const { tokens, cluster, storeTokens, keptBytes } = info
+  if (keptBytes > KEPT_BYTES) {
+    throw new BackendError(
+      `${what}: expected a kernel whose blocks keep at most ${KEPT_BYTES} bytes but received ${keptBytes}`,
+    )
+  }
+  const kept = cut > 0 ? stream.keptSums() : null
   const columns = siluMul ? n / 2 : n
   const activations: TensorMap = {
     tensor: x,
@@ -100,11 +112,12 @@ function cutLarge(gemm: Gemm, { sweep }: GemmChoice, info: KernelInfo, device: C
     box: [siluMul ? 32 : 64, storeTokens],
     swizzle: siluMul ? 64 : 128,
   }
-  const tiles = Math.ceil(m / tokens) * Math.ceil(n / (features * cluster))
-  const clusters = Math.min(tiles, Math.floor(device.info.multiprocessors / cluster))
   return {
     grid: [clusters * cluster, 1, 1],
     cluster: 1,
-    fields: [activations, output, blocks, xScale, bias, residual, i32(m), i32(n), i32(k), i32(sweep)],
+    fields: [
+      ...[activations, output, blocks, xScale, bias, residual, kept?.sums ?? null, kept?.ready ?? null],
+      ...[i32(m), i32(n), i32(k), i32(sweep), i32(cut)],
+    ],
   }
 }

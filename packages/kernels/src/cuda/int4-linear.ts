@@ -31,6 +31,7 @@ export class Int4Linear implements LinearKernel {
   readonly #options: Int4LinearOptions
   /** Null: the fast kernels. */
   readonly #plain: PlainKind | null
+  readonly #choices = new Map<number, GemmChoice>()
 
   private constructor(
     device: CudaDevice,
@@ -84,10 +85,15 @@ export class Int4Linear implements LinearKernel {
   }
 
   choose(m: number): GemmChoice {
-    const [n, k] = this.#shape
-    const { multiprocessors } = this.#device.info
-    if (this.#plain === null) return chooseGemm(m, n, k, multiprocessors)
-    return choosePlain(this.#plain, m, n, k, multiprocessors)
+    let choice = this.#choices.get(m)
+    if (choice === undefined) {
+      const [n, k] = this.#shape
+      const { multiprocessors } = this.#device.info
+      choice =
+        this.#plain === null ? chooseGemm(m, n, k, multiprocessors) : choosePlain(this.#plain, m, n, k, multiprocessors)
+      this.#choices.set(m, choice)
+    }
+    return choice
   }
 
   launch(stream: CudaStream, operands: LinearOperands, what: string): void {

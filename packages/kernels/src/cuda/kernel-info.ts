@@ -12,12 +12,13 @@ export interface KernelInfo {
   readonly sharedBytes: number
   readonly fullCodes: boolean
   readonly scaleBytes: number
+  readonly keptBytes: number
 }
 
 /** What a launcher must know of a kernel, which its file says. */
 export function kernelInfo(kernel: CudaKernel, name: string): KernelInfo {
   const bytes = kernel.constant(`${name}_info`)
-  if (bytes.length !== 36) throw new BackendError(`Expected 36 bytes of ${name}_info but received ${bytes.length}`)
+  if (bytes.length !== 40) throw new BackendError(`Expected 40 bytes of ${name}_info but received ${bytes.length}`)
   const view = new DataView(bytes.buffer, bytes.byteOffset)
   const at = (index: number): number => view.getInt32(4 * index, true)
   return {
@@ -30,5 +31,6 @@ export function kernelInfo(kernel: CudaKernel, name: string): KernelInfo {
     sharedBytes: at(6),
     fullCodes: at(7) !== 0,
     scaleBytes: at(8),
+    keptBytes: at(9),
   }
 }

@@ -31,13 +31,56 @@ export interface Struct {
   readonly fields: readonly Exclude<Argument, Struct>[]
 }
 
+/** See kernels/cuda/kept_sum.cuh. */
+export interface KeptSums {
+  /** KEPT_BYTES a multiprocessor. */
+  readonly sums: CudaBuffer
+  /** Zero between kernels. */
+  readonly ready: CudaBuffer
+}
+
+/** The most that a block of any kernel keeps, and its flags. */
+export const KEPT_BYTES = 69632
+const KEPT_FLAGS = 2
+
 /**
  * A queue of work on a device, done in order. Methods return once the work is enqueued, except those that return promises.
  * `what` names the op and its shapes in errors.
  */
 export class CudaStream extends CudaResource<StreamHandle> {
-  constructor(addon: CudaAddon, handle: StreamHandle) {
+  readonly #multiprocessors: number
+  #keptSums: KeptSums | undefined
+
+  constructor(addon: CudaAddon, handle: StreamHandle, multiprocessors: number) {
     super(addon, 'stream', handle)
+    this.#multiprocessors = multiprocessors
+  }
+
+  /**
+   * Where blocks of a kernel keep parts of a sum for each other: memory that this stream's kernels use one after the other.
+   * Made by the first use; not in a capture, which makes it before it begins.
+   */
+  keptSums(): KeptSums {
+    if (this.#keptSums === undefined) {
+      const what = 'sums that blocks keep for each other'
+      const sums = this.allocate(this.#multiprocessors * KEPT_BYTES, what)
+      try {
+        const ready = this.allocate(this.#multiprocessors * KEPT_FLAGS * 4, what)
+        this.fill(ready, 0, what)
+        this.#keptSums = { sums, ready }
+      } catch (error) {
+        sums.dispose()
+        throw error
+      }
+    }
+    return this.#keptSums
+  }
+
+  override dispose(): void {
+    this.#keptSums?.sums.dispose()
+    this.#keptSums?.ready.dispose()
+    this.#keptSums = undefined
+    super.dispose()
   }
 
   /** Memory for work on this stream; another one that uses it must wait for an event first. Its content is undefined. */
@@ -121,6 +164,7 @@ export class CudaStream extends CudaResource<StreamHandle> {
 
   /** What `enqueue` puts on this stream becomes a graph instead of running. No transfers with the host, no allocation. */
   capture(enqueue: () => void): CudaGraph {
+    this.keptSums()
     guarded(() => this.addon.cudaBeginCapture(this.native))
     let failure: BackendError | undefined
     try {

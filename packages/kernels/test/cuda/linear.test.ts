@@ -24,7 +24,7 @@ function tensorOf(n: number, k: number, changes: Partial<Int4Tensor> = {}): Int4
 
 // The parameters' bytes: CUDA 13 aligns tensor maps to 128.
 const align = hasKernels && Number.parseInt(cudaStatus().toolkitVersion ?? '0', 10) >= 13 ? 128 : 64
-const [smallBytes, largeBytes] = [180, 304].map((bytes) => Math.ceil(bytes / align) * align) as [number, number]
+const [smallBytes, largeBytes] = [180, 324].map((bytes) => Math.ceil(bytes / align) * align) as [number, number]
 
 describeKernels('a linear layer on a pretended GPU', () => {
   let driver: FakeDriver
@@ -81,23 +81,23 @@ describeKernels('a linear layer on a pretended GPU', () => {
     expect(ints(168, 6)).toEqual([5, 4096, 1024, 0, 0, 0])
   })
 
-  it('launches the kernel for many tokens on as many blocks as there are tiles or multiprocessors', async () => {
+  it('launches the kernel for many tokens with its parameters in order, and memory for sums where tiles are cut', async () => {
     driver.setParameters([largeBytes])
-    const layer = await pack(512, 256, { bias: new Uint16Array(512) })
-    const many = [1000, 2000, 8000, 16384].filter((m) => chooseGemm(m, 512, 256, 132).family === 'large')
-    expect(many.length).toBeGreaterThan(0)
+    const layer = await pack(512, 2048, { bias: new Uint16Array(512) })
+    const many = [1000, 2000, 4000, 8000, 9000, 16384].filter((m) => chooseGemm(m, 512, 2048, 132).family === 'large')
+    expect(new Set(many.map((m) => chooseGemm(m, 512, 2048, 132).cut > 0)).size).toBe(2)
     for (const tokens of many) {
-      const given = inputs(tokens, 512, 256)
+      const given = inputs(tokens, 512, 2048)
       layer.run(stream, { ...given, residual: given.out })
-      const choice = chooseGemm(tokens, 512, 256, 132)
-      const tiles = Math.ceil(tokens / choice.tokens) * Math.ceil(512 / (2 * choice.features))
-      expect(grid()).toEqual([2 * Math.min(66, tiles), 1, 1])
+      const choice = chooseGemm(tokens, 512, 2048, 132)
+      expect(grid()).toEqual([2 * choice.clusters, 1, 1])
       expect(cluster()).toBe(1) // compiled in
-      expect([1, 2, 5, 6, 9].map((i) => word(i))).toEqual([256, tokens, 128, choice.tokens / 2, 3])
+      expect([1, 2, 5, 6, 9].map((i) => word(i))).toEqual([2048, tokens, 128, choice.tokens / 2, 3])
       expect([17, 18, 21, 22, 25].map((i) => word(i))).toEqual([512, tokens, 64, 32, 3])
       expect(word(16)).toBe(word(35)) // the output is the residual
       expect(word(34)).toBeGreaterThan(0)
-      expect(ints(288, 4)).toEqual([tokens, 512, 256, choice.sweep])
+      expect([36, 37].map((i) => word(i) > 0)).toEqual([choice.cut > 0, choice.cut > 0])
+      expect(ints(304, 5)).toEqual([tokens, 512, 2048, choice.sweep, choice.cut])
     }
   })
 
@@ -106,7 +106,7 @@ describeKernels('a linear layer on a pretended GPU', () => {
     const layer = await pack(512, 256, { siluMul: true })
     layer.run(stream, inputs(16384, 256, 256))
     expect([17, 18, 21, 22, 25].map((i) => word(i))).toEqual([256, 16384, 32, 32, 2])
-    expect(ints(288, 3)).toEqual([16384, 512, 256])
+    expect(ints(304, 3)).toEqual([16384, 512, 256])
   })
 
   it('puts a bias in the order of interleaved rows', async () => {

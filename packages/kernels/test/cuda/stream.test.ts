@@ -95,6 +95,8 @@ describeFake('streams', () => {
   })
 
   it('free what was disposed during a capture once it ends', () => {
+    stream.keptSums()
+    const { blocks } = device.memory()
     const other = device.createStream()
     const shared = stream.allocate(8, 'shared')
     other.fill(shared, 1, 'shared')
@@ -102,13 +104,13 @@ describeFake('streams', () => {
       stream.fill(shared, 2, 'shared')
       shared.dispose()
     })
-    expect(device.memory().blocks).toBe(1)
+    expect(device.memory().blocks).toBe(blocks + 1)
     graph.dispose()
-    expect(device.memory().blocks).toBe(0)
+    expect(device.memory().blocks).toBe(blocks)
     const before = stream.allocate(8, 'before')
     other.fill(before, 1, 'before')
     stream.capture(() => before.dispose()).dispose()
-    expect(device.memory().blocks).toBe(0)
+    expect(device.memory().blocks).toBe(blocks)
     other.dispose()
   })
 
@@ -133,7 +135,7 @@ describeFake('streams', () => {
       for (const resource of [event, graph, buffer, again]) resource.dispose()
     }
     expect(driver.alive()).toMatchObject({ streams: 1, graphs: 0, faults: 0 })
-    expect(driver.get('driverAllocations')).toBe(1)
+    expect(driver.get('driverAllocations')).toBe(3) // the buffer, and what a capture needs for its stream
   })
 })
 

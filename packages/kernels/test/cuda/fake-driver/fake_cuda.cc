@@ -374,7 +374,7 @@ EXPORT int cuModuleGetGlobal_v2(uint64_t* address, size_t* bytes, int* module, c
   CALL(cuModuleGetGlobal_v2)
   NEEDS_CONTEXT
   NEEDS(module)
-  static int32_t info[9];
+  static int32_t info[10];
   const std::string name = symbol;
   const bool large = name.find("_large_") != std::string::npos;
   info[0] = std::atoi(name.c_str() + name.find("_f") + 2);
@@ -386,6 +386,7 @@ EXPORT int cuModuleGetGlobal_v2(uint64_t* address, size_t* bytes, int* module, c
   info[6] = 100000;
   info[7] = name.find("_full") != std::string::npos;
   info[8] = name.find("_fp32") != std::string::npos ? 4 : 2;
+  info[9] = large ? 69632 : 0;
   *address = reinterpret_cast<uint64_t>(info);
   *bytes = sizeof info;
   return 0;

@@ -1,0 +1,50 @@
+// How persistent clusters share the work of a multiplication whatever its shape ("stream-K").
+//
+// The groups of K of the first `cut` tiles, tile after tile, are one sequence, of which every cluster adds up an equal share. A tile
+// that lies in several shares is finished by the cluster with its last groups, to which the others leave their sums. A cluster
+// walks its share backwards: what it owes others it computes first, what it needs of others last, and only from clusters that were
+// started before it. The other tiles are taken whole, one a cluster and round.
+#pragma once
+#include <cstdint>
+
+namespace fireq {
+
+struct Shares {
+  int tiles, groups, clusters, cut;
+  /// The first group of a cluster's share in the sequence of all.
+  __device__ __forceinline__ int begin(int cluster) const {
+    return static_cast<int>(static_cast<int64_t>(cut) * groups * cluster / clusters);
+  }
+};
+
+/// A cluster's work, tile by tile: groups [group, end) of a tile.
+struct ShareWalk {
+  const Shares shares;
+  int cluster, first;  // of the share
+  int tile, group, end;
+
+  __device__ __forceinline__ ShareWalk(const Shares& shares, int cluster) : shares(shares), cluster(cluster), first(shares.begin(cluster)) {
+    const int last = shares.begin(cluster + 1);
+    tile = (last - 1) / shares.groups;
+    enter(last - tile * shares.groups);
+    if (shares.cut == 0) enterWhole(cluster);
+  }
+  __device__ __forceinline__ void enter(int last) { group = max(first - tile * shares.groups, 0), end = last; }
+  __device__ __forceinline__ void enterWhole(int next) { tile = next, group = 0, end = shares.groups; }
+  __device__ __forceinline__ void next() {
+    if (tile >= shares.cut) return enterWhole(tile + shares.clusters);
+    if (tile * shares.groups <= first) return enterWhole(shares.cut + cluster);
+    tile--;
+    enter(shares.groups);
+  }
+  __device__ __forceinline__ bool done() const { return tile >= shares.tiles; }
+  __device__ __forceinline__ bool leavesSum() const { return end < shares.groups; }
+  /// Calls f(other) for the clusters that leave sums for this one's tile.
+  template <class F>
+  __device__ __forceinline__ void forOthers(F f) const {
+    if (group == 0) return;
+    for (int other = cluster - 1; shares.begin(other + 1) > tile * shares.groups; other--) f(other);
+  }
+};
+
+}  // namespace fireq
