@@ -19,11 +19,11 @@ using namespace fireq;
 extern "C" __device__ const int attention_tiles_shared = sizeof(prefill::TilesShared) + 1024;  // the kernel aligns its base
 FIREQ_ATTENTION_TILES(bf16, ScaleFormat::kBf16Symmetric)
 FIREQ_ATTENTION_TILES(asym, ScaleFormat::kE4m3Asymmetric)
-FIREQ_ATTENTION_PREFILL(bf16, ScaleFormat::kBf16Symmetric, 4, Overlap::kAlternate)
-FIREQ_ATTENTION_PREFILL(asym, ScaleFormat::kE4m3Asymmetric, 4, Overlap::kAlternate)
+FIREQ_ATTENTION_PREFILL(bf16, ScaleFormat::kBf16Symmetric, 4, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(asym, ScaleFormat::kE4m3Asymmetric, 4, Overlap::kValues)
 #ifdef FIREQ_ALL_VARIANTS
-FIREQ_ATTENTION_PREFILL(bf16_free, ScaleFormat::kBf16Symmetric, 4, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(bf16_turns, ScaleFormat::kBf16Symmetric, 4, Overlap::kAlternate)
 FIREQ_ATTENTION_PREFILL(bf16_serial, ScaleFormat::kBf16Symmetric, 4, Overlap::kNone)
-FIREQ_ATTENTION_PREFILL(bf16_2stages, ScaleFormat::kBf16Symmetric, 2, Overlap::kAlternate)
+FIREQ_ATTENTION_PREFILL(bf16_2stages, ScaleFormat::kBf16Symmetric, 2, Overlap::kValues)
 FIREQ_ATTENTION_PREFILL(bf16_1stage, ScaleFormat::kBf16Symmetric, 1, Overlap::kValues)
 #endif

@@ -53,8 +53,9 @@ namespace prefill {
 
 constexpr float kLog2e = 1.4426950408889634f, kInfinity = __builtin_huge_valf();
 constexpr int kScores = kKeys / 2;  // of a lane: [i][row, row + 8][e], token 8i + 2 (lane % 4) + e
-// A probability is up to 2⁷ when m is just set; E4M3 reaches 448, so there is 1.75 to grow.
-constexpr float kLog2Most = 7.f;
+// A probability is up to 2⁵ when m is just set; E4M3 reaches 448, so there is 3.75 to grow. Tiles come in order, the whole first one
+// tells of every row: with 1.75 (and the diagonal's tile first) two of three warpgroups had to round a tile twice at 1024 tokens.
+constexpr float kLog2Most = 5.f;
 
 /// A block's work: back and forth through the grid, so that all blocks get as much. With kAhead the next one is known before it is
 /// wanted.
@@ -99,7 +100,7 @@ __device__ __forceinline__ void fetchTiles(const AttentionPrefillParams& p, Shar
   for (Walk<false> walk(p); !walk.done(); walk.next()) {
     const int keyHead = walk.work.y % p.queryHeads / (p.queryHeads / p.keyHeads);
     const auto* const tiles = reinterpret_cast<const DecodedTile*>(p.decoded) + static_cast<size_t>(walk.work.x) * p.keyHeads + keyHead;
-    for (int tile = walk.keyTiles() - 1; tile >= 0; tile--, ring.advance()) {
+    for (int tile = 0; tile < walk.keyTiles(); tile++, ring.advance()) {
       const DecodedTile& from = tiles[static_cast<size_t>(tile) * p.keyHeads];
       const uint32_t barrier = full + ring.stage * 8;
       ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
@@ -253,7 +254,6 @@ struct Softmax {
   /// → not zero if a probability saturated (or is NaN). sum: Σ p.
   template <bool kScaled>
   __device__ __forceinline__ uint32_t exponentiate(const float (&s)[kScores], uint32_t (&p)[4][4], float (&sum)[2]) const {
-    const float b[2] = {base[0] == -kInfinity ? 0.f : base[0], base[1] == -kInfinity ? 0.f : base[1]};
     uint32_t highest = 0;
     each<kScaled>(s, [&](int i, const float (&x)[2][4], const float (&key)[4], const float (&value)[4]) {
 #pragma unroll
@@ -261,7 +261,7 @@ struct Softmax {
         float v[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-          const float probability = exp2Fast(__fmaf_rn(x[h][k], key[k], -b[h]));
+          const float probability = exp2Fast(__fmaf_rn(x[h][k], key[k], -base[h]));
           sum[h] += probability, v[k] = probability * value[k];
         }
         uint32_t& word = p[i / 4][i % 4 + h];
@@ -272,18 +272,31 @@ struct Softmax {
     return highest & 0x80808080u;
   }
 
-  /// Scores → probabilities as operands of four steps of 32 tokens. → whether earlier sums are to be shrunk (the whole warp alike).
-  __device__ __forceinline__ bool run(float (&s)[kScores], uint32_t (&p)[4][4]) {
+  /// Or else ptxas keeps in registers what it has loaded and computed, for the rare case that it is wanted again.
+  __device__ __forceinline__ void forget() {
+    scales = unseen(scales, nothing);
+#pragma unroll
+    for (int h = 0; h < 2; h++) scale[h] = __uint_as_float(unseen(__float_as_uint(scale[h]), nothing));
+  }
+
+  /// Scores → probabilities as operands of four steps of 32 tokens, m and the sums along with them.
+  __device__ __forceinline__ void begin(float (&s)[kScores], uint32_t (&p)[4][4]) {
     float sum[2] = {};
-    bool wrong = __any_sync(~0u, base[0] == -kInfinity || base[1] == -kInfinity);
-    if (!wrong) wrong = __any_sync(~0u, exponentiate<false>(s, p, sum));
-    if (wrong) {
-      sum[0] = sum[1] = 0.f;
-      raise(s);
-      scales = unseen(scales, nothing);  // or else ptxas keeps what it has loaded from there
-      exponentiate<true>(s, p, sum);
-    }
+    raise(s);
+    forget();
+    exponentiate<true>(s, p, sum);
     total[0] += sum[0], total[1] += sum[1];
+  }
+  /// The same of a tile that isn't the first. → whether earlier sums are to be shrunk (the whole warp alike).
+  __device__ __forceinline__ bool go(float (&s)[kScores], uint32_t (&p)[4][4]) {
+    float sum[2] = {};
+    const bool wrong = __any_sync(~0u, exponentiate<false>(s, p, sum));
+    if (wrong) {
+      forget();
+      begin(s, p);
+    } else {
+      total[0] += sum[0], total[1] += sum[1];
+    }
     return wrong;
   }
 };
@@ -372,10 +385,9 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
 #pragma unroll
     for (int j = 0; j < kScores; j++) o[j] *= softmax.shrink[j / 2 % 2];
   };
-  /// Of s, a tile whose first token is `position`.
-  const auto round = [&](int position, int visible) {
+  /// What s must not see of the tile whose first token is `position`.
+  const auto hide = [&](int position, int visible) {
     if (position + kKeys > visible + group * C::kRows) mask(s, visible + row - position - lane % 4 * 2);
-    return softmax.run(s, next);
   };
   // Operands of a product must not be written while another one runs, or ptxas lets each product wait for the one before.
   softmax.nothing = p.workCount < 0;
@@ -389,7 +401,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   if (group == 1) yourTurn();
   for (; !walk.done(); walk.next()) {
     const int4 work = walk.work;
-    int position = (walk.keyTiles() - 1) * kKeys;
+    const int end = walk.keyTiles() * kKeys;
     fetched.arrange(q);
     softmax.start(fetched, p.softmaxScale);
 #pragma unroll
@@ -411,10 +423,11 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     wgmma::pin(sums);
     releaseKeys();
     softmax.zero[0] = sums[0] * softmax.scale[0], softmax.zero[1] = sums[2] * softmax.scale[1];
-    round(position, work.w);
+    hide(0, work.w);
+    softmax.begin(s, next);
     take();
 #pragma unroll 1
-    for (position -= kKeys; position >= 0; position -= kKeys) {
+    for (int position = kKeys; position < end; position += kKeys) {
       waitForKeys();
       waitForValues();
       myTurn();
@@ -426,7 +439,8 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
         multiplyKeys();
         wgmma::wait<0>();
         releaseKeys();
-        if (round(position, work.w)) shrink();
+        hide(position, work.w);
+        if (softmax.go(s, next)) shrink();
       } else {
         begin();
         multiplyKeys();
@@ -434,7 +448,8 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
         yourTurn();
         wgmma::wait<1>();
         releaseKeys();
-        const bool shrinks = round(position, work.w);
+        hide(position, work.w);
+        const bool shrinks = softmax.go(s, next);
         releaseValues();
         if (shrinks) shrink();
       }

@@ -106,52 +106,40 @@ struct Channels {
     }
   }
 
-  /// By a finite scale, at least 2⁻¹²⁶. kExact: the correctly rounded quotient (Markstein); else within two ulps of it, which tells
-  /// only if it lies as near to a tie. That is no rare thing for values, and for what isn't turned: both are short numbers.
-  template <bool kExact>
+  /// By a finite scale, at least 2⁻¹²⁶. A small one would lose the remainders: both go up by a power of two.
   __device__ __forceinline__ void divide(float scale) {
-    if (scale < 0x1p-90f) {  // remainders would be lost
+    if (scale < 0x1p-90f) {
       scale *= 0x1p100f;
 #pragma unroll
       for (int i = 0; i < 16; i++) x[i] *= 0x1p100f;
     }
-    const float near = ptx::reciprocal(scale), inverse = __fmaf_rn(__fmaf_rn(-scale, near, 1.f), near, near);
+    const Divisor by(scale);
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-      const float quotient = x[i] * inverse;
-      x[i] = kExact ? __fmaf_rn(-__fmaf_rn(quotient, scale, -x[i]), inverse, quotient) : quotient;
-    }
+    for (int i = 0; i < 16; i++) x[i] = by.divide(x[i]);
   }
 };
 
-/// a / kDivisor, correctly rounded (Markstein) unless it is tiny.
-template <int kDivisor>
-__device__ __forceinline__ float over(float a) {
-  constexpr float kInverse = 1.f / kDivisor;
-  const float quotient = a * kInverse;
-  return a < 0x1p-90f ? quotient : __fmaf_rn(-__fmaf_rn(quotient, kDivisor, -a), kInverse, quotient);
-}
-
 /// → E4M3, and its scale. A NaN stays one; beside an infinity all is NaN once it is scaled back.
-__device__ __forceinline__ void storeQuery(Channels& c, uint8_t* to, float* toScale) {
+__device__ __forceinline__ void storeQuery(const AttentionStoreParams& p, Channels& c, size_t row) {
   const int lane = threadIdx.x % kLanes;
   float most = 0.f;
 #pragma unroll
   for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(c.x[i]));
   most = overHead(most, [](float a, float b) { return fmaxf(a, b); });
-  const float scale = most == 0.f ? 1.f : fmaxf(over<448>(most), 0x1p-126f);
-  c.divide<false>(scale);
+  const float scale = most == 0.f ? 1.f : fmaxf(__fdiv_rn(most, 448.f), 0x1p-126f);
+  c.divide(scale);
   uint32_t bytes[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) bytes[i] = packE4m3(c.x[4 * i], c.x[4 * i + 1]) | packE4m3(c.x[4 * i + 2], c.x[4 * i + 3]) << 16;
+  uint8_t* to = p.q + row * kHeadDim + lane * 8;
   *reinterpret_cast<uint2*>(to) = make_uint2(bytes[0], bytes[1]);
   *reinterpret_cast<uint2*>(to + kPairs) = make_uint2(bytes[2], bytes[3]);
-  if (lane == 0) *toScale = scale;
+  if (lane == 0) p.qScale[row] = scale;
 }
 
 /// Turns a head into codes 0…15. → its half of the token's scale word.
 template <ScaleFormat kFormat>
-__device__ __forceinline__ uint32_t round(Channels& c, bool isValue, uint32_t (&codes)[16]) {
+__device__ __forceinline__ uint32_t round(Channels& c, uint32_t (&codes)[16]) {
   float scale, zero = 8.f;
   uint32_t word;
   bool finite;
@@ -161,7 +149,7 @@ __device__ __forceinline__ uint32_t round(Channels& c, bool isValue, uint32_t (&
     for (int i = 0; i < 16; i++) most = maxNan(most, fabsf(c.x[i]));
     most = overHead(most, maxNan);
     finite = most < kInfinity;
-    scale = fmaxf(__uint_as_float(ptx::packBf16(0.f, over<7>(most)) & 0xffff0000u), 0x1p-126f);
+    scale = fmaxf(__uint_as_float(ptx::packBf16(0.f, __fdiv_rn(most, 7.f)) & 0xffff0000u), 0x1p-126f);
     word = __float_as_uint(scale) >> 16;
   } else {
     float low = 0.f, high = 0.f;
@@ -170,7 +158,7 @@ __device__ __forceinline__ uint32_t round(Channels& c, bool isValue, uint32_t (&
     low = overHead(low, minNan), high = overHead(high, maxNan);
     const float range = __fsub_rn(high, low);
     finite = range < kInfinity;
-    const uint32_t byte = max(packE4m3(over<15>(range), 0.f) & 0xffu, 1u);  // positive numbers order as their bytes
+    const uint32_t byte = max(packE4m3(__fdiv_rn(range, 15.f), 0.f) & 0xffu, 1u);  // positive numbers order as their bytes
     uint32_t halves;
     asm("{.reg .b16 b;\ncvt.u16.u32 b, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(byte));
     scale = ptx::unpackHalf(halves).x;
@@ -178,7 +166,7 @@ __device__ __forceinline__ uint32_t round(Channels& c, bool isValue, uint32_t (&
     word = byte | static_cast<uint32_t>(zero) << 8;
   }
   if (!finite) scale = 1.f, word = kFormat == ScaleFormat::kBf16Symmetric ? 0x7fc0u : 0x007fu;  // NaN
-  isValue ? c.divide<true>(scale) : c.divide<false>(scale);
+  c.divide(scale);
   // Adding 1.5 · 2²³ rounds to a whole number, and leaves it in the low bits.
   const uint32_t shift = static_cast<uint32_t>(zero);
 #pragma unroll
@@ -242,19 +230,21 @@ __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
   const int head = blockIdx.y * kHeadsPerBlock + thread / kLanes, keyHead = head - p.queryHeads, valueHead = keyHead - p.keyHeads;
   const bool isQuery = keyHead < 0, isValue = valueHead >= 0, exists = head < heads;
   const int first = blockIdx.x * p.tokensPerBlock, end = min(first + p.tokensPerBlock, p.tokens);
-  const int scaleOf = (isQuery ? head / (p.queryHeads / p.keyHeads) : keyHead) * kHeadDim + lane * 8;
+  const float* const scales = isQuery ? p.queryScale : p.keyScale;
+  const float* const scale = scales == nullptr ? nullptr : scales + (isQuery ? head / (p.queryHeads / p.keyHeads) : keyHead) * kHeadDim + lane * 8;
   ptx::launchDependents();
   ptx::waitForPrevious();
 
   uint4 ahead[2][2];
-  const uint4* from = reinterpret_cast<const uint4*>(p.qkv) + (static_cast<size_t>(first) * heads + head) * (kHeadDim / 8) + lane;
+  int slots[2];
+  const uint4* const row = reinterpret_cast<const uint4*>(p.qkv) + head * (kHeadDim / 8) + lane;
   const auto fetch = [&](int k, int token) {
-    if (token < end && exists) ahead[k][0] = __ldcs(from), ahead[k][1] = __ldcs(from + kLanes);
-    from += heads * (kHeadDim / 8);
+    if (token >= end || !exists) return;
+    const uint4* from = row + static_cast<size_t>(token) * heads * (kHeadDim / 8);
+    ahead[k][0] = __ldcs(from), ahead[k][1] = __ldcs(from + kLanes), slots[k] = __ldg(p.slots + token);
   };
   fetch(0, first), fetch(1, first + 1);
-  float* toScale = p.qScale + static_cast<size_t>(first) * p.queryHeads + head;
-  uint8_t* to = p.q + (static_cast<size_t>(first) * p.queryHeads + head) * kHeadDim + lane * 8;
+  uint8_t* const keyPage = p.cache + (isValue ? valueHead : keyHead) * kKvPageBytes;
   int buffer = 0;
   for (int chunk = first; chunk < end; chunk += kTurned, buffer ^= 1) {
     const int turned = thread / kPairs;
@@ -271,7 +261,7 @@ __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
         const int token = chunk + pair + k;
         if (token >= end || !exists) break;
         Channels c(ahead[k][0], ahead[k][1]);
-        const int slot = isQuery ? 0 : __ldg(p.slots + token);
+        const int slot = slots[k];
         fetch(k, token + 2);
         if (!isValue) {
           float cosine[8], sine[8];
@@ -281,19 +271,17 @@ __device__ __forceinline__ void attentionStore(const AttentionStoreParams& p) {
             *reinterpret_cast<float4*>(sine + i) = *reinterpret_cast<const float4*>(&turns[buffer][pair + k][1][lane * 8 + i]);
           }
           c.rotate(cosine, sine);
-          if (p.keyScale != nullptr) c.multiply((isQuery ? p.queryScale : p.keyScale) + scaleOf);
+          if (scale != nullptr) c.multiply(scale);
         }
         if (isQuery) {
-          storeQuery(c, to, toScale);
-          to += p.queryHeads * kHeadDim, toScale += p.queryHeads;
+          storeQuery(p, c, static_cast<size_t>(token) * p.queryHeads + head);
           continue;
         }
         if (slot < 0) continue;
         const int place = slot % kPageTokens, inBlock = place % kKvBlockTokens;
-        const size_t page = static_cast<size_t>(slot / kPageTokens) * p.keyHeads + (isValue ? valueHead : keyHead);
-        uint8_t* const block = p.cache + page * kKvPageBytes + place / kKvBlockTokens * kKvBlockBytes;
+        uint8_t* const block = keyPage + static_cast<size_t>(slot / kPageTokens) * p.keyHeads * kKvPageBytes + place / kKvBlockTokens * kKvBlockBytes;
         uint32_t codes[16];
-        const uint32_t word = round<kFormat>(c, isValue, codes);
+        const uint32_t word = round<kFormat>(c, codes);
         if (lane == 0) *reinterpret_cast<uint16_t*>(block + kKvScales + inBlock * 4 + (isValue ? 2 : 0)) = static_cast<uint16_t>(word);
         if (isValue)
           storeValue(codes, block + kKvValues, inBlock);
