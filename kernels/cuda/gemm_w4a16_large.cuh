@@ -8,18 +8,18 @@
 #include <cstdint>
 
 #include "epilogue.cuh"
-#include "gemm_large.cuh"
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
 #include "ring.cuh"
 #include "sums_bf16.cuh"
+#include "tile_order.cuh"
 
 namespace fireq {
 
 struct GemmW4a16LargeParams {
   CUtensorMap x;    // BF16 [K / 64, M, 64], box {64, kTokens / kCluster, 1}, 128-byte swizzle
-  CUtensorMap out;  // as GemmLargeParams'
+  CUtensorMap out;  // BF16 [M, N], box {64, kStoreTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, …}, 64-byte
   const uint8_t* weight;
   EpilogueOperands operands;
   int M, N, K;
