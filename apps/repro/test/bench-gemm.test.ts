@@ -2,10 +2,11 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { dequantizeInt4, f32ToBf16Bits, unpackInt4 } from '@fireq/formats'
-import { cudaStatus } from '@fireq/kernels'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { CudaDevice, cudaStatus } from '@fireq/kernels'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { FakeDriverFactory, nothing } from '../../../packages/kernels/test/cuda/fake-driver/fake-driver.js'
 import { Baselines } from '../src/bench/baselines.js'
+import { benchFeedForwards } from '../src/bench/feed-forward.js'
 import type { GemmRow } from '../src/bench/gemm.js'
 import { activationPattern, randomWeight, sampledError, spread, tokenScales } from '../src/bench/linear-problem.js'
 import { type GemmResult, ratioTable, shapeTables, writeGemmResult } from '../src/bench/report.js'
@@ -136,18 +137,23 @@ describe('the report', () => {
       baselines: { notRun: "No module named 'torch'" },
       codes: 'sym',
       rounds: 7,
+      readBytesPerSecond: 4e12,
       rows: [row(16, 1, 1.234, 2), row(16, 8, 2), row(32, 1, 3)],
+      feedForwards: [{ model: 'M', m: 4, microseconds: { gemms: 10, block: 10.4, withNorm: 11 }, ratio: 1.04 }],
     }
     const [json, markdown] = await writeGemmResult(result, join(folder, 'out'))
     expect(json).toMatch(/gemm-2026-01-02-030405\.json$/)
     expect(JSON.parse(await readFile(json!, 'utf8'))).toEqual(JSON.parse(JSON.stringify(result)))
     const text = await readFile(markdown!, 'utf8')
     expect(text).toContain(
-      "commit 0123456789ab, H, driver 580, CUDA 13.0, limits undefined; baselines not run: No module named 'torch'",
+      "commit 0123456789ab, H, driver 580, CUDA 13.0, limits undefined, 4.00 TB/s read; baselines not run: No module named 'torch'",
     )
-    expect(text).toContain('| 1 | 1.23 | 100 | 3000 | 2.00 | 3.00 | 4.00 | 1.621 | 1.60e-3 | 3.00e-3 | small 128 × 8 |')
-    expect(text).toContain('| 8 | 2.00 | 100 | 3000 | – | – | – | – | 1.60e-3 | – | small 128 × 8 |')
-    expect(shapeTables(result.rows)).toHaveLength(2)
+    expect(text).toContain(
+      '| 1 | 1.23 | 100 | 3000 | 0.75 | 2.00 | 3.00 | 4.00 | 1.621 | 1.60e-3 | 3.00e-3 | small 128 × 8 |',
+    )
+    expect(text).toContain('| 8 | 2.00 | 100 | 3000 | 0.75 | – | – | – | – | 1.60e-3 | – | small 128 × 8 |')
+    expect(text).toContain('| 4 | 10.00 | 10.40 | 1.040 | 11.00 |')
+    expect(shapeTables(result)).toHaveLength(2)
   })
 })
 
@@ -155,12 +161,12 @@ describe('the report', () => {
 const factory = cudaStatus().toolkitVersion === undefined ? undefined : new FakeDriverFactory()
 afterAll(() => factory?.close())
 
-describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pretended GPU', () => {
-  // The address of a struct with a tensor map is a multiple of 128 since CUDA 13.
-  const parameterBytes = Number.parseInt(cudaStatus().toolkitVersion ?? '0', 10) >= 13 ? 256 : 192
+// The address of a struct with a tensor map is a multiple of 128 since CUDA 13.
+const parameterBytes = Number.parseInt(cudaStatus().toolkitVersion ?? '0', 10) >= 13 ? 256 : 192
 
+describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pretended GPU', () => {
   it('takes turns with the baselines, and writes what it found', async () => {
-    const driver = factory!.make({ memory: 2 ** 30 })
+    const driver = factory!.make({ memory: 2 ** 31 })
     driver.setParameters([parameterBytes])
     const python = join(folder, 'turns')
     const answers = `case "$line" in *about*) echo '{"result": {"torch": "2.0", "cuda": "13.0", "gpu": "G"}}';;
@@ -197,7 +203,7 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
   })
 
   it('runs without baselines', async () => {
-    const driver = factory!.make({ memory: 2 ** 30 })
+    const driver = factory!.make({ memory: 2 ** 31 })
     driver.setParameters([parameterBytes])
     const args = ['bench', 'gemm', '--shapes', '64x128', '--tokens', '3', '--codes', 'full', '--python', '/no/python']
     const env = { LD_LIBRARY_PATH: dirname(driver.library) }
@@ -207,6 +213,30 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
     expect(stdout).toContain('codes −8…7')
   })
 })
+
+describe.skipIf(factory === undefined || factory.problem !== undefined)(
+  'feed-forward networks on a pretended GPU',
+  () => {
+    it('are timed with and without what is around their GEMMs', async () => {
+      const driver = factory!.make({ memory: 2 ** 30 })
+      driver.setParameters([parameterBytes])
+      const shapes = [{ model: 'M', hidden: 128, intermediate: 256 }]
+      const settings = { tokens: [1, 5], rounds: 3, codes: 'sym' } as const
+      {
+        using device = CudaDevice.open({ library: driver.library })
+        using stream = device.createStream()
+        const progress = { expect: vi.fn(), begin: vi.fn(), within: vi.fn(), note: vi.fn(), stop: vi.fn() }
+        const rows = await benchFeedForwards(device, stream, shapes, settings, progress, new AbortController().signal)
+        // Graphs take 1.5 ms there, of 32 networks each.
+        const time = 1500 / 32
+        const microseconds = { gemms: time, block: time, withNorm: time }
+        expect(rows).toEqual([1, 5].map((m) => ({ model: 'M', m, microseconds, ratio: 1 })))
+        expect(progress.begin).toHaveBeenLastCalledWith('feed-forward of M, 5 tokens')
+      }
+      expect(driver.alive()).toEqual(nothing)
+    })
+  },
+)
 
 describe('the command', () => {
   it.each([

@@ -1,12 +1,21 @@
-import { CudaDevice, cudaStatus } from '@fireq/kernels'
+import { CudaDevice, cudaStatus, readBandwidth } from '@fireq/kernels'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
 import { createProgress } from '../terminal/progress.js'
 import { terminalTable } from '../terminal/table.js'
 import { Baselines } from './baselines.js'
+import { benchFeedForwards } from './feed-forward.js'
 import { benchGemm, type GemmSettings } from './gemm.js'
-import { describeMachine, type GemmResult, ratioTable, resultOf, shapeTables, writeGemmResult } from './report.js'
-import { type GemmShape, LAYERS, type Layer, MODEL_NAMES, shapesOf, TOKENS } from './shapes.js'
+import {
+  describeMachine,
+  feedForwardTables,
+  type GemmResult,
+  ratioTable,
+  resultOf,
+  shapeTables,
+  writeGemmResult,
+} from './report.js'
+import { feedForwardsOf, type GemmShape, LAYERS, type Layer, MODEL_NAMES, shapesOf, TOKENS } from './shapes.js'
 
 interface GemmOptions {
   readonly models: readonly string[]
@@ -16,6 +25,7 @@ interface GemmOptions {
   readonly rounds: number
   readonly codes: GemmSettings['codes']
   readonly baselines: boolean
+  readonly feedForwards: boolean
   readonly python: string
   readonly out: string
 }
@@ -34,6 +44,7 @@ export function addBenchCommand(bench: Command, signal: AbortSignal): void {
     .option('--rounds <n>', 'turns of each contestant; the median counts', wholeNumber, 7)
     .addOption(new Option('--codes <range>', 'sym: −7…7, full: −8…7').choices(['sym', 'full']).default('sym'))
     .option('--no-baselines', 'our kernels only')
+    .option('--no-feed-forwards', "not the models' feed-forward networks")
     .option('--python <command>', 'the python that has PyTorch', 'python3')
     .option('--out <dir>', 'where results go', 'results')
     .action((options: GemmOptions) => runGemm(options, signal))
@@ -55,13 +66,16 @@ async function runGemm(options: GemmOptions, signal: AbortSignal): Promise<void>
   const { baselines, about } = await startBaselines(options)
   try {
     if ('notRun' in about) progress.note(`baselines not run: ${about.notRun}`)
+    const readBytesPerSecond = await readBandwidth(device, stream)
     const rows = await benchGemm(device, stream, baselines, settings, progress, signal)
-    result = await resultOf(device, settings, about, rows, began)
+    const networks = options.feedForwards && options.shapes === undefined ? feedForwardsOf(options.models) : []
+    const feedForwards = await benchFeedForwards(device, stream, networks, settings, progress, signal)
+    result = await resultOf(device, settings, about, { readBytesPerSecond, rows, feedForwards }, began)
   } finally {
     progress.stop()
     baselines?.[Symbol.dispose]()
   }
-  const tables = [...shapeTables(result.rows), ratioTable(result.rows)]
+  const tables = [...shapeTables(result), ...feedForwardTables(result.feedForwards), ratioTable(result.rows)]
   const lines = tables.flatMap((table) => ['', pc.bold(table.caption!.replaceAll('**', '')), terminalTable(table)])
   const files = await writeGemmResult(result, options.out)
   process.stdout.write(`${[...lines, '', pc.dim(describeMachine(result)), '', ...files].join('\n')}\n`)

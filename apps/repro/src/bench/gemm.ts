@@ -1,4 +1,4 @@
-import { type CudaDevice, type CudaStream, chooseGemm } from '@fireq/kernels'
+import { type CudaDevice, type CudaStream, chooseGemm, type GemmChoice } from '@fireq/kernels'
 import type { Progress } from '../terminal/progress.js'
 import { BASELINES, type Baseline, type Baselines } from './baselines.js'
 import { readClocks } from './gpu.js'
@@ -94,14 +94,13 @@ async function benchOne(
   ) as GemmRow['microseconds']
   const { ours, fp8Tensor, fp8Row } = microseconds
   const bytes = weight.copies[0]!.bytes + m * k + m * 4 + m * n * 2
-  const { family, features, tokens, split } = chooseGemm(m, n, k, device.info.multiprocessors)
   const clocksRead = await clocks
   return {
     layers,
     n,
     k,
     m,
-    kernel: `${family} ${features} × ${tokens}${split > 1 ? ` / ${split}` : ''}`,
+    kernel: describeChoice(chooseGemm(m, n, k, device.info.multiprocessors)),
     microseconds,
     teraflops: operations / ours / 1e6,
     gigabytesPerSecond: bytes / ours / 1e3,
@@ -112,7 +111,12 @@ async function benchOne(
   }
 }
 
-function median(values: readonly number[]): number {
+function describeChoice({ family, features, tokens, split, clusters, cut }: GemmChoice): string {
+  const parts = split > 1 ? ` / ${split}` : cut > 0 ? ` shared by ${clusters}` : ''
+  return `${family} ${features} × ${tokens}${parts}`
+}
+
+export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = sorted.length >> 1
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2

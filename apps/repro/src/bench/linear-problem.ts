@@ -1,4 +1,4 @@
-import { bf16BitsToF32, decodeE4m3, f32ToBf16Bits, f32ToE4m3Bits, type Int4Tensor } from '@fireq/formats'
+import { bf16BitsToF32, decodeE4m3, encodeBf16, f32ToBf16Bits, f32ToE4m3Bits, type Int4Tensor } from '@fireq/formats'
 
 /** E4M3 codes of a normal distribution: activations repeat them, at a length that isn't a multiple of any K. */
 const PATTERN = 4_000_037
@@ -40,6 +40,11 @@ export function activationPattern(): Uint8Array {
     pattern = Uint8Array.from({ length: PATTERN }, () => normals[Math.floor(next() * normals.length)]!)
   }
   return pattern
+}
+
+/** The same as BF16 of about 0.01 to 1. */
+export function bf16Pattern(): Uint16Array {
+  return encodeBf16(decodeE4m3(activationPattern()).map((value) => value / 448))
 }
 
 export function tokenScales(m: number): Float32Array {

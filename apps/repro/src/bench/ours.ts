@@ -1,5 +1,12 @@
 import type { Int4Tensor } from '@fireq/formats'
-import { type CudaBuffer, type CudaDevice, type CudaGraph, CudaLinear, type CudaStream } from '@fireq/kernels'
+import {
+  type CudaBuffer,
+  type CudaDevice,
+  type CudaGraph,
+  CudaLinear,
+  type CudaStream,
+  type PackOptions,
+} from '@fireq/kernels'
 import { activationPattern, sampledError, spread, tokenScales } from './linear-problem.js'
 
 /** One weight on the device in enough copies that a round through them doesn't fit the L2. */
@@ -19,15 +26,43 @@ export class RotatedWeight implements Disposable {
     stream: CudaStream,
     tensor: Int4Tensor,
     bytes: number,
+    options: PackOptions = {},
   ): Promise<RotatedWeight> {
     const count = Math.min(24, Math.max(2, Math.ceil(bytes / tensor.codes.length)))
     const copies: CudaLinear[] = []
-    for (let i = 0; i < count; i++) copies.push(await CudaLinear.pack(device, stream, tensor))
+    for (let i = 0; i < count; i++) copies.push(await CudaLinear.pack(device, stream, tensor, options))
     return new RotatedWeight(device, tensor, copies)
+  }
+
+  /** The copy of the i-th turn. */
+  copy(i: number): CudaLinear {
+    return this.copies[i % this.copies.length]!
   }
 
   [Symbol.dispose](): void {
     for (const copy of this.copies) copy.dispose()
+  }
+}
+
+/** µs of one of `count` parts of a graph: of two replays, one behind the other, the second. */
+export async function timeGraph(stream: CudaStream, graph: CudaGraph, count: number): Promise<number> {
+  stream.replay(graph, 'bench')
+  using start = stream.record()
+  stream.replay(graph, 'bench')
+  using end = stream.record()
+  await stream.synchronize()
+  return (end.since(start) * 1e3) / count
+}
+
+/** Fills a buffer with a pattern, over and over. */
+export async function uploadRepeated(
+  stream: CudaStream,
+  buffer: CudaBuffer,
+  pattern: Uint8Array | Uint16Array,
+): Promise<void> {
+  const bytes = new Uint8Array(pattern.buffer, pattern.byteOffset, pattern.byteLength)
+  for (let at = 0; at < buffer.bytes; at += bytes.length) {
+    await stream.upload(buffer, bytes.subarray(0, buffer.bytes - at), 'bench: activations', at)
   }
 }
 
@@ -53,8 +88,7 @@ export class LinearGraph implements Disposable {
     this.#out = out
     this.#graph = stream.capture(() => {
       for (let i = 0; i < count; i++) {
-        const linear = weight.copies[i % weight.copies.length]!
-        linear.run(stream, { x, xScale, tokens: m, out, dependent: true })
+        weight.copy(i).run(stream, { x, xScale, tokens: m, out, dependent: true })
       }
     })
   }
@@ -63,23 +97,15 @@ export class LinearGraph implements Disposable {
     const [n, k] = weight.tensor.shape
     const buffers = [m * k, m * 4, m * n * 2].map((bytes) => stream.allocate(bytes, `bench of M=${m} N=${n} K=${k}`))
     const [x, xScale, out] = buffers as [CudaBuffer, CudaBuffer, CudaBuffer]
-    const pattern = activationPattern()
-    for (let at = 0; at < m * k; at += pattern.length) {
-      await stream.upload(x, pattern.subarray(0, m * k - at), 'bench: x', at)
-    }
+    await uploadRepeated(stream, x, activationPattern())
     await stream.upload(xScale, tokenScales(m), 'bench: xScale')
     stream.fill(out, 0xff, 'bench: poison')
     return new LinearGraph(weight, stream, m, count, buffers)
   }
 
-  /** µs a linear: of two replays, one behind the other, the second. */
-  async time(): Promise<number> {
-    this.#stream.replay(this.#graph, 'bench')
-    using start = this.#stream.record()
-    this.#stream.replay(this.#graph, 'bench')
-    using end = this.#stream.record()
-    await this.#stream.synchronize()
-    return (end.since(start) * 1e3) / this.#count
+  /** µs a linear. */
+  time(): Promise<number> {
+    return timeGraph(this.#stream, this.#graph, this.#count)
   }
 
   /** Relative error against float64, on a sample of what the replays left. */

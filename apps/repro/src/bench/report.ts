@@ -8,6 +8,7 @@ import { markdownTable } from '../report/markdown.js'
 import { commitOf } from '../report/provenance.js'
 import type { Column, Table } from '../report/report.js'
 import type { BaselinesAbout } from './baselines.js'
+import type { FeedForwardRow } from './feed-forward.js'
 import type { GemmRow, GemmSettings } from './gemm.js'
 import { queryGpu } from './gpu.js'
 
@@ -33,14 +34,17 @@ export interface GemmResult {
   readonly baselines: BaselinesAbout | { readonly notRun: string }
   readonly codes: GemmSettings['codes']
   readonly rounds: number
+  /** Of the device's memory, measured before. */
+  readonly readBytesPerSecond: number
   readonly rows: readonly GemmRow[]
+  readonly feedForwards: readonly FeedForwardRow[]
 }
 
 export async function resultOf(
   device: CudaDevice,
   settings: GemmSettings,
   baselines: GemmResult['baselines'],
-  rows: readonly GemmRow[],
+  measured: Pick<GemmResult, 'readBytesPerSecond' | 'rows' | 'feedForwards'>,
   began: Date,
 ): Promise<GemmResult> {
   const { driverRelease, toolkitVersion }: CudaStatus = cudaStatus()
@@ -63,7 +67,7 @@ export async function resultOf(
     baselines,
     codes: settings.codes,
     rounds: settings.rounds,
-    rows,
+    ...measured,
   }
 }
 
@@ -72,6 +76,7 @@ const columns: readonly Column[] = [
   { key: 'ours', title: 'µs', digits: 2 },
   { key: 'teraflops', title: 'TFLOP/s', digits: 0 },
   { key: 'gigabytes', title: 'GB/s', digits: 0 },
+  { key: 'ofPeak', title: 'of read bandwidth', digits: 2 },
   { key: 'fp8Tensor', title: 'FP8 tensor-wise, µs', digits: 2 },
   { key: 'fp8Row', title: 'FP8 row-wise, µs', digits: 2 },
   { key: 'bf16', title: 'BF16, µs', digits: 2 },
@@ -82,7 +87,7 @@ const columns: readonly Column[] = [
 ]
 
 /** A table a shape. */
-export function shapeTables(rows: readonly GemmRow[]): Table[] {
+export function shapeTables({ rows, readBytesPerSecond }: Pick<GemmResult, 'rows' | 'readBytesPerSecond'>): Table[] {
   const shapes = groupByShape(rows)
   return [...shapes].map(([shape, own]) => ({
     caption: `**${shape}** — ${own[0]!.layers.join(', ')}`,
@@ -92,11 +97,29 @@ export function shapeTables(rows: readonly GemmRow[]): Table[] {
       ...microseconds,
       teraflops,
       gigabytes: gigabytesPerSecond,
+      ofPeak: (gigabytesPerSecond * 1e9) / readBytesPerSecond,
       ratio,
       error: error.toExponential(2),
       fp8Error: fp8Error?.toExponential(2),
       kernel,
     })),
+  }))
+}
+
+/** A table a model. */
+export function feedForwardTables(rows: readonly FeedForwardRow[]): Table[] {
+  return [...new Set(rows.map(({ model }) => model))].map((model) => ({
+    caption: `**Feed-forward of ${model}** — SiLU(gate) · up, its rounding to FP8 and the residual, beside the two GEMMs alone`,
+    columns: [
+      { key: 'm', title: 'tokens' },
+      { key: 'gemms', title: 'GEMMs, µs', digits: 2 },
+      { key: 'block', title: 'block, µs', digits: 2 },
+      { key: 'ratio', title: '× GEMMs', digits: 3 },
+      { key: 'withNorm', title: 'with RMSNorm → FP8, µs', digits: 2 },
+    ],
+    rows: rows
+      .filter((row) => row.model === model)
+      .map(({ m, microseconds, ratio }) => ({ m, ...microseconds, ratio })),
   }))
 }
 
@@ -120,12 +143,14 @@ export function ratioTable(rows: readonly GemmRow[]): Table {
 }
 
 /** Where it ran, a line for people. */
-export function describeMachine({ machine, baselines, commit, dirty, date, codes, rounds }: GemmResult): string {
+export function describeMachine(result: GemmResult): string {
+  const { machine, baselines, commit, dirty, date, codes, rounds, readBytesPerSecond } = result
+  const read = `${(readBytesPerSecond / 1e12).toFixed(2)} TB/s read`
   const code = commit ? `commit ${commit.slice(0, 12)}${dirty ? ' with local changes' : ''}` : 'no commit'
   const versus = 'torch' in baselines ? `PyTorch ${baselines.torch}` : `baselines not run: ${baselines.notRun}`
   const { gpu, driver, cuda, limits } = machine
   const range = codes === 'sym' ? '−7…7' : '−8…7'
-  return `${date.slice(0, 16).replace('T', ' ')} UTC, ${code}, ${gpu}, driver ${driver}, CUDA ${cuda}, limits ${limits}; ${versus}; codes ${range}, medians of ${rounds}`
+  return `${date.slice(0, 16).replace('T', ' ')} UTC, ${code}, ${gpu}, driver ${driver}, CUDA ${cuda}, limits ${limits}, ${read}; ${versus}; codes ${range}, medians of ${rounds}`
 }
 
 /** Writes gemm-<date>.json and .md; returns their paths. */
@@ -134,7 +159,7 @@ export async function writeGemmResult(result: GemmResult, outDir: string): Promi
   const text = [
     '# INT4 × FP8 linear layers beside cuBLASLt',
     `\`${result.command}\`: ${describeMachine(result)}. Medians of graph replays in turns; weights rotated past the L2; FP8 with fast accumulation. GB/s count weights, activations and results once. Errors are ‖out − exact‖ / ‖exact‖ in float64 on a sample.`,
-    ...[ratioTable(result.rows), ...shapeTables(result.rows)].flatMap((table) => [
+    ...[ratioTable(result.rows), ...shapeTables(result), ...feedForwardTables(result.feedForwards)].flatMap((table) => [
       table.caption!,
       markdownTable(table),
     ]),

@@ -25,6 +25,20 @@ const MODELS: Readonly<Record<string, Dimensions>> = {
 }
 export const MODEL_NAMES: readonly string[] = Object.keys(MODELS)
 
+/** The dimensions of a feed-forward network: gate_up [2 · intermediate, hidden], down [hidden, intermediate]. */
+export interface FeedForwardShape {
+  readonly model: string
+  readonly hidden: number
+  readonly intermediate: number
+}
+
+export function feedForwardsOf(models: readonly string[]): FeedForwardShape[] {
+  return models.map((model) => {
+    const { hidden, intermediate } = MODELS[model]!
+    return { model, hidden, intermediate }
+  })
+}
+
 export const TOKENS: readonly number[] = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
 
 /** The shapes of some models' layers, each once. */

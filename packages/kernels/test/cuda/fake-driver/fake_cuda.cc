@@ -363,10 +363,25 @@ EXPORT int cuModuleLoadData(int** module, const void* image) {
   return 0;
 }
 EXPORT int cuModuleUnload(int* module) { return destroy(module, state->modules); }
-EXPORT int cuModuleGetFunction(const void** function, int* module, const char*) {
+// A kernel is its module, and its parameters are what the test says. Where that is one struct, as GEMMs take, these kernels have
+// parameters of their own.
+struct Signature {
+  const char* name;  // begins so
+  std::vector<int64_t> bytes;
+};
+static const Signature kSignatures[] = {
+    {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}}};
+static std::vector<int64_t> parametersOf(const void* function) {
+  for (const Signature& known : kSignatures)
+    if (function == &known && state->parameters == 1) return known.bytes;
+  return {state->parameterBytes, state->parameterBytes + state->parameters};
+}
+EXPORT int cuModuleGetFunction(const void** function, int* module, const char* name) {
   CALL(cuModuleGetFunction)
   NEEDS(module)
   *function = module;
+  for (const Signature& known : kSignatures)
+    if (std::strncmp(name, known.name, std::strlen(known.name)) == 0) *function = &known;
   return 0;
 }
 // The one constant there is: what a GEMM kernel's name says, as kernels/cuda/kernel_info.h has it.
@@ -413,10 +428,11 @@ EXPORT int cuFuncSetAttribute(const void*, int attribute, int value) {
   if (attribute == 8) state->maxShared = value;
   return value > 232448 ? kInvalidValue : 0;
 }
-EXPORT int cuFuncGetParamInfo(const void*, size_t index, size_t* offset, size_t* bytes) {
-  if (static_cast<int64_t>(index) >= state->parameters) return kInvalidValue;
+EXPORT int cuFuncGetParamInfo(const void* function, size_t index, size_t* offset, size_t* bytes) {
+  const std::vector<int64_t> parameters = parametersOf(function);
+  if (index >= parameters.size()) return kInvalidValue;
   *offset = 0;
-  *bytes = state->parameterBytes[index];
+  *bytes = parameters[index];
   return 0;
 }
 
@@ -431,13 +447,14 @@ struct Launch {
   Attribute* attributes;
   unsigned count;
 };
-EXPORT int cuLaunchKernelEx(const Launch* launch, const void*, void** arguments, void**) {
+EXPORT int cuLaunchKernelEx(const Launch* launch, const void* function, void** arguments, void**) {
   CALL(cuLaunchKernelEx)
   NEEDS_CONTEXT
   size_t at = 0;
-  for (int64_t i = 0; i < state->parameters && at + state->parameterBytes[i] <= sizeof state->arguments; i++) {
-    std::memcpy(state->arguments + at, arguments[i], state->parameterBytes[i]);
-    at += state->parameterBytes[i];
+  const std::vector<int64_t> parameters = parametersOf(function);
+  for (size_t i = 0; i < parameters.size() && at + parameters[i] <= sizeof state->arguments; i++) {
+    std::memcpy(state->arguments + at, arguments[i], parameters[i]);
+    at += parameters[i];
   }
   for (int i = 0; i < 3; i++) {
     state->grid[i] = launch->grid[i];
