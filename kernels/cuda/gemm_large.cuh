@@ -192,6 +192,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   for (int r = 0; r < C::kDepth; r++) scale[r][0] = scale[r][1] = 1.f;
 
   auto release = [&](int stage) {
+    __syncwarp();  // all lanes have read
     if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
   };
   // A group's operands come in two steps, each placed where its latency hides under a multiplication: shared memory →

@@ -147,6 +147,7 @@ struct Release {
   __device__ __forceinline__ Release(Shared& shared, const GroupRange& range)
       : empty(ptx::smemAddress(shared.empty)), last(range.last - C::kStages * C::kBatch) {}
   __device__ __forceinline__ void operator()(int g, int stage) const {
+    __syncwarp();  // all lanes have read
     if (threadIdx.x % 32 == 0 && g < last) ptx::barrierArrive(empty + stage * 8);
   }
 };

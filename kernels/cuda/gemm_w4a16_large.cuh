@@ -161,6 +161,7 @@ __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p
     int token, feature;
     order.locate(t, token, feature);
     sum.add(ring, turns, p.K / kGroupSize, [&](int, int stage) {
+      __syncwarp();  // all lanes have read
       if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
     });
     pieces.store(p, sum.d, sum.scale, (feature * C::kCluster + rank) * C::kFeatures + warpgroup * kBlockRows, token * C::kTokens);
