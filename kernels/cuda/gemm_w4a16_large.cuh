@@ -14,6 +14,7 @@
 #include "ring.cuh"
 #include "sums_bf16.cuh"
 #include "tile_order.cuh"
+#include "tile_result.cuh"
 
 namespace fireq {
 
@@ -120,7 +121,7 @@ struct StorePieces {
         if (adds) addTile(v[i], residual[i]);
       }
       if (adds && piece + 1 < kPieces) loadResidual(piece + 1);
-      stage(base, v, warp, lane);
+      stagePiece<C::kEpilogue>(base, v, warp, lane);
       ptx::fenceAsyncShared();
       // One barrier a piece: it also tells that the next piece's buffer has been read.
       if (thread == 0) ptx::storeWaitRead<0>();
@@ -129,21 +130,6 @@ struct StorePieces {
         ptx::storeTile(&p.out, base, kSilu ? feature / 2 : feature, token + piece * C::kStoreTokens);
         ptx::storeCommit();
       }
-    }
-  }
-
-  /// Writes a warp's tiles to the buffer, rows of tokens, swizzled as the output's tensor map says.
-  __device__ __forceinline__ static void stage(uint32_t base, const float4 (&v)[kTiles], int warp, int lane) {
-    if constexpr (kSilu) {
-      uint32_t packed[kTiles];
-#pragma unroll
-      for (int i = 0; i < kTiles; i++) packed[i] = ptx::packBf16(siluMul(v[i].x, v[i].z), siluMul(v[i].y, v[i].w));
-      ptx::storeMatricesTransposed(base + lane * 64 + ((warp ^ (lane / 2 % 4)) * 16), packed[0], packed[1], packed[2], packed[3]);
-    } else {
-      // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
-      const int row = lane / 16 * 8 + lane % 8, chunk = warp * 2 + lane / 8 % 2;
-      ptx::storeMatricesTransposed(base + row * 128 + ((chunk ^ (row % 8)) * 16), ptx::packBf16(v[0].x, v[0].y), ptx::packBf16(v[0].z, v[0].w),
-                                   ptx::packBf16(v[1].x, v[1].y), ptx::packBf16(v[1].z, v[1].w));
     }
   }
 };

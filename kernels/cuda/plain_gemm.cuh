@@ -5,6 +5,7 @@
 
 #include "epilogue.cuh"
 #include "ptx.cuh"
+#include "tile_order.cuh"
 
 namespace fireq {
 
@@ -33,11 +34,9 @@ struct PlainTile {
   int first, last;  // steps of K
 
   __device__ __forceinline__ explicit PlainTile(const PlainProblem& p) : rank(ptx::clusterRank()), ranks(ptx::clusterSize()) {
-    const int tokenTiles = (p.M + C::kTokens - 1) / C::kTokens, featureTiles = (p.N + C::kFeatures - 1) / C::kFeatures;
-    const int tile = blockIdx.x / ranks, sweep = tile / (p.tokenTilesPerSweep * featureTiles);
-    const int firstTokenTile = sweep * p.tokenTilesPerSweep, width = min(p.tokenTilesPerSweep, tokenTiles - firstTokenTile);
-    const int within = tile - firstTokenTile * featureTiles;
-    token = (firstTokenTile + within % width) * C::kTokens, feature = within / width * C::kFeatures;
+    const TileOrder order{(p.M + C::kTokens - 1) / C::kTokens, (p.N + C::kFeatures - 1) / C::kFeatures, p.tokenTilesPerSweep};
+    order.locate(blockIdx.x / ranks, token, feature);
+    token *= C::kTokens, feature *= C::kFeatures;
     const int steps = p.K / C::kStep;
     first = steps * rank / ranks, last = steps * (rank + 1) / ranks;
   }

@@ -1,4 +1,4 @@
-// In which order persistent blocks walk the tiles of a result.
+// In which order blocks walk the tiles of a result.
 #pragma once
 
 namespace fireq {

@@ -12,17 +12,18 @@ namespace fireq {
 constexpr int kResultTokens = 128, kPieceTokens = 32, kPieceBytes = 4096, kResultPieces = kResultTokens / kPieceTokens;
 constexpr int kResultBytes = kResultPieces * kPieceBytes;
 
-/// Puts a warp's 16 features × 32 tokens, rows of tokens, swizzled as the output's tensor map says. v: 16 × 8 tiles.
-template <Epilogue kEpilogue>
-__device__ __forceinline__ void stagePiece(uint32_t to, const float4 (&v)[kPieceTokens / 8], int warp, int lane) {
+/// Puts a warp's 16 features × 8 · kTiles tokens, rows of tokens, swizzled as the output's tensor map says. v: 16 × 8 tiles.
+template <Epilogue kEpilogue, int kTiles>
+__device__ __forceinline__ void stagePiece(uint32_t to, const float4 (&v)[kTiles], int warp, int lane) {
   if constexpr (kEpilogue == Epilogue::kSiluMul) {
+    static_assert(kTiles == 4, "half the features leave room for 32 tokens");
     uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) packed[i] = ptx::packBf16(siluMul(v[i].x, v[i].z), siluMul(v[i].y, v[i].w));
     ptx::storeMatricesTransposed(to + lane * 64 + ((warp ^ (lane / 2 % 4)) * 16), packed[0], packed[1], packed[2], packed[3]);
   } else {
 #pragma unroll
-    for (int i = 0; i < 4; i += 2) {
+    for (int i = 0; i < kTiles; i += 2) {
       // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
       const int row = i * 8 + (lane / 16) * 8 + lane % 8, chunk = warp * 2 + (lane / 8) % 2;
       ptx::storeMatricesTransposed(to + row * 128 + ((chunk ^ (row % 8)) * 16), ptx::packBf16(v[i].x, v[i].y), ptx::packBf16(v[i].z, v[i].w),
