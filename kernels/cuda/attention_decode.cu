@@ -1,9 +1,12 @@
 // The instantiations of attention_decode.cuh: attention_decode_q<queries a key-value head>_<scale format>.
 #include "attention_decode.cuh"
+#include "attention_info.h"
 
 using namespace fireq;
 
-#define FIREQ_ATTENTION_DECODE(NAME, FORMAT, TILES, PER_SM)                                                              \
+#define FIREQ_ATTENTION_DECODE(NAME, FORMAT, TILES, PER_SM)                                                                   \
+  extern "C" __device__ const AttentionInfo NAME##_info = {decode::kWarps * 32, decode::kWarps * sizeof(decode::WarpShared), 0, \
+                                                           TILES * 8, decode::kPartialFloats * sizeof(float)};                \
   extern "C" __global__ void __launch_bounds__(128, PER_SM) NAME(const __grid_constant__ AttentionDecodeParams p) { \
     attentionDecode<FORMAT, TILES>(p);                                                                            \
   }

@@ -1,16 +1,21 @@
 // The instantiations of attention_prefill_tiles.cuh and attention_prefill.cuh: attention_tiles_<scale format> and
 // attention_prefill_<scale format>; with FIREQ_ALL_VARIANTS those that leave a stage of the overlap out, too.
+#include "attention_info.h"
 #include "attention_prefill.cuh"
 
 using namespace fireq;
 
 #define FIREQ_ATTENTION_TILES(NAME, FORMAT)                                                                                \
+  extern "C" __device__ const AttentionInfo attention_tiles_##NAME##_info = {128, sizeof(prefill::TilesShared) + 1024, 0, 0, \
+                                                                             sizeof(prefill::DecodedTile)};                  \
   extern "C" __global__ void __launch_bounds__(128) attention_tiles_##NAME(const __grid_constant__ AttentionTilesParams p) { \
     attentionTiles<FORMAT>(p);                                                                                             \
   }
 #define FIREQ_ATTENTION_PREFILL(NAME, ...)                                                          \
   using NAME = AttentionPrefillConfig<__VA_ARGS__>;                                                 \
   extern "C" __device__ const int attention_prefill_##NAME##_shared = kAttentionPrefillSharedBytes<NAME>; \
+  extern "C" __device__ const AttentionInfo attention_prefill_##NAME##_info = {                     \
+      NAME::kThreads, kAttentionPrefillSharedBytes<NAME>, 0, NAME::kWarpgroups * NAME::kRows, 0};    \
   extern "C" __global__ void __launch_bounds__(NAME::kThreads, 1)                                   \
       attention_prefill_##NAME(const __grid_constant__ AttentionPrefillParams p) {                  \
     attentionPrefill<NAME>(p);                                                                      \

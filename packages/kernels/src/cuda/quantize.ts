@@ -1,4 +1,5 @@
 import { BackendError } from '../errors.js'
+import { expectBytes } from './checks.js'
 import type { CudaDevice } from './device.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -83,12 +84,4 @@ export function rowBlock(rows: number, columns: number, mostThreads: number, wha
 export interface RowBlock {
   readonly vectors: number
   readonly threads: number
-}
-
-function expectBytes(what: string, buffers: Readonly<Record<string, readonly [CudaBuffer, number]>>): void {
-  for (const [name, [buffer, bytes]] of Object.entries(buffers)) {
-    if (buffer.bytes < bytes) {
-      throw new BackendError(`${what}: expected ${name} of at least ${bytes} bytes but received ${buffer.bytes}`)
-    }
-  }
 }

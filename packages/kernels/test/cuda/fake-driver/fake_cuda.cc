@@ -370,7 +370,9 @@ struct Signature {
   std::vector<int64_t> bytes;
 };
 static const Signature kSignatures[] = {
-    {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}}};
+    {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}},
+    {"attention_store_", {88}},    {"attention_decode_", {88}},        {"attention_tiles_", {40}},
+    {"attention_prefill_", {56}}};
 static std::vector<int64_t> parametersOf(const void* function) {
   for (const Signature& known : kSignatures)
     if (function == &known && state->parameters == 1) return known.bytes;
@@ -384,11 +386,27 @@ EXPORT int cuModuleGetFunction(const void** function, int* module, const char* n
     if (std::strncmp(name, known.name, std::strlen(known.name)) == 0) *function = &known;
   return 0;
 }
-// The one constant there is: what a GEMM kernel's name says, as kernels/cuda/kernel_info.h has it.
+// kernels/cuda/attention_info.h, by how names begin.
+struct Info {
+  const char* name;
+  int32_t values[5];
+};
+static Info kAttentionInfos[] = {{"attention_store_", {384, 0, 48, 0, 0}},
+                                 {"attention_decode_q8", {128, 67584, 0, 8, 8320}},
+                                 {"attention_decode_q16", {128, 67584, 0, 16, 8320}},
+                                 {"attention_tiles_", {128, 52000, 0, 0, 33792}},
+                                 {"attention_prefill_", {384, 150000, 0, 128, 0}}};
+// The one constant that a kernel has: of attention what it is, of a GEMM what its name says, as kernels/cuda/kernel_info.h has it.
 EXPORT int cuModuleGetGlobal_v2(uint64_t* address, size_t* bytes, int* module, const char* symbol) {
   CALL(cuModuleGetGlobal_v2)
   NEEDS_CONTEXT
   NEEDS(module)
+  for (Info& known : kAttentionInfos)
+    if (std::strncmp(symbol, known.name, std::strlen(known.name)) == 0) {
+      *address = reinterpret_cast<uint64_t>(known.values);
+      *bytes = sizeof known.values;
+      return 0;
+    }
   static int32_t info[10];
   const std::string name = symbol;
   const bool large = name.find("_large_") != std::string::npos;

@@ -1,7 +1,9 @@
+import { attentionCases } from './attention-cases.js'
 import type { GpuCase } from './gpu-case.js'
 import { linearCases } from './linear-cases.js'
 import { plainLinearCases } from './plain-linear-cases.js'
 import { quantizeCases } from './quantize-cases.js'
+import { storeCases } from './store-cases.js'
 import { transferCases } from './transfer-cases.js'
 import { w4a16Cases } from './w4a16-cases.js'
 
@@ -12,4 +14,6 @@ export const gpuCases: readonly GpuCase[] = [
   ...linearCases,
   ...plainLinearCases,
   ...w4a16Cases,
+  ...storeCases,
+  ...attentionCases,
 ]

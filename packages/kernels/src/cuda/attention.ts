@@ -1,0 +1,107 @@
+import { attentionKernel } from './attention-info.js'
+import { expect, expectBytes, expectGroups } from './checks.js'
+import type { DecodeBatch } from './decode-batch.js'
+import { KV_HEAD_DIM } from './kv-cache.js'
+import type { PrefillBatch } from './prefill-batch.js'
+import type { CudaBuffer } from './resources.js'
+import type { CudaStream } from './stream.js'
+
+// The launchers of kernels/cuda/attention_decode.cuh, attention_prefill_tiles.cuh and attention_prefill.cuh.
+
+interface Attend {
+  readonly layer: number
+  /** E4M3 [rows, numAttentionHeads, 128]; the batch says which rows. */
+  readonly q: CudaBuffer
+  /** FP32 [rows, numAttentionHeads]. */
+  readonly qScale: CudaBuffer
+  /** BF16 [rows, numAttentionHeads, 128]. */
+  readonly out: CudaBuffer
+  /** On the scores. Default: 1/√128. */
+  readonly softmaxScale?: number
+}
+
+export interface AttendDecode extends Attend {
+  readonly batch: DecodeBatch
+  readonly numAttentionHeads: number
+}
+
+export interface AttendPrefill extends Attend {
+  readonly batch: PrefillBatch
+  /** See LaunchShape. Default: false. */
+  readonly dependent?: boolean
+}
+
+const i32 = (value: number) => ({ type: 'i32', value }) as const
+const f32 = (value: number) => ({ type: 'f32', value }) as const
+
+/**
+ * The op `attention` for few new tokens a sequence, over the cache, which already holds them: out = softmax(q·K)·V, a query seeing
+ * what isn't newer than itself. Lengths and pages are read on the device when it runs. Probabilities are FP16 there, the error is
+ * that of rounding the result to BF16. Query heads of a key-value head times the batch's new tokens are at most 16. Only enqueues.
+ */
+export function attendDecode(stream: CudaStream, op: AttendDecode): void {
+  const { batch, layer, numAttentionHeads, q, qScale, out, softmaxScale = KV_HEAD_DIM ** -0.5 } = op
+  const { cache, sequences, newTokens, pagesPerSequence, chunkTokens, chunks, tables } = batch
+  const { numKeyValueHeads } = cache.spec
+  const what = `attendDecode of q [${sequences * newTokens}, ${numAttentionHeads}, ${KV_HEAD_DIM}], ${numKeyValueHeads} key-value heads`
+  expectGroups(what, numAttentionHeads, numKeyValueHeads)
+  const queries = (numAttentionHeads / numKeyValueHeads) * newTokens
+  expect(
+    queries <= 16,
+    what,
+    `at most 16 queries a key-value head (heads of its group × ${newTokens} new tokens)`,
+    queries,
+  )
+  checkAttend(what, op, sequences * newTokens * numAttentionHeads)
+  const pages = cache.layer(layer, what)
+  const { kernel, info } = attentionKernel(cache.device, `attention_decode_q${queries <= 8 ? 8 : 16}_${cache.suffix}`)
+  const fields = [
+    ...[q, qScale, pages, tables.pageTable, tables.lengths, out, tables.partial, tables.arrived],
+    ...[numAttentionHeads, numKeyValueHeads, newTokens, pagesPerSequence, chunkTokens].map(i32),
+    f32(softmaxScale),
+  ]
+  const grid = [chunks, numKeyValueHeads, sequences] as const
+  const shape = { grid, block: [info.threads, 1, 1], sharedBytes: info.sharedBytes } as const
+  stream.launch(kernel, shape, [{ fields }], what)
+}
+
+/**
+ * The op `attention` for many new tokens a sequence, causal, over the cache, which already holds them, with what was there before:
+ * first each key-value head's tokens become FP8 tiles in the batch's memory, then both products are FP8. Probabilities are E4M3 as
+ * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them (kernels/cuda/attention_prefill.cuh). Only
+ * enqueues; for no new tokens nothing.
+ */
+export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
+  const { batch, layer, q, qScale, out, softmaxScale = KV_HEAD_DIM ** -0.5, dependent = false } = op
+  const { cache, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
+  const { numKeyValueHeads } = cache.spec
+  const what = `attendPrefill of q [${tokens}, ${numAttentionHeads}, ${KV_HEAD_DIM}], ${numKeyValueHeads} key-value heads`
+  checkAttend(what, op, tokens * numAttentionHeads)
+  const pages = cache.layer(layer, what)
+  if (tokens === 0) return
+  const decode = attentionKernel(cache.device, `attention_tiles_${cache.suffix}`)
+  const attend = attentionKernel(cache.device, `attention_prefill_${cache.suffix}`)
+  const decoding = [
+    ...[pages, tables.pageTable, tables.tiles, tables.decoded],
+    ...[numKeyValueHeads, pagesPerSequence].map(i32),
+  ]
+  const attending = [
+    ...[q, qScale, tables.decoded, tables.work, out],
+    ...[workCount, numAttentionHeads, numKeyValueHeads].map(i32),
+    f32(softmaxScale),
+  ]
+  const shapeOf = ({ info }: typeof decode, x: number, y: number) =>
+    ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
+  const blocks = Math.min(workCount, cache.device.info.multiprocessors)
+  stream.launch(decode.kernel, shapeOf(decode, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
+  stream.launch(attend.kernel, shapeOf(attend, blocks, 1), [{ fields: attending }], what)
+}
+
+function checkAttend(what: string, { q, qScale, out, softmaxScale = 1 }: Attend, rows: number): void {
+  expect(Number.isFinite(softmaxScale) && softmaxScale > 0, what, 'a positive softmaxScale', softmaxScale)
+  expectBytes(what, {
+    q: [q, rows * KV_HEAD_DIM],
+    qScale: [qScale, rows * 4],
+    out: [out, rows * KV_HEAD_DIM * 2],
+  })
+}

@@ -1,0 +1,475 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { attendDecode, attendPrefill } from '../../src/cuda/attention.js'
+import { DecodeBatch, type DecodeBatchOptions } from '../../src/cuda/decode-batch.js'
+import { chooseDecodeChunk } from '../../src/cuda/decode-chunks.js'
+import { CudaDevice } from '../../src/cuda/device.js'
+import { CudaKvCache } from '../../src/cuda/kv-cache.js'
+import { cutWork, PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch.js'
+import type { CudaBuffer } from '../../src/cuda/resources.js'
+import { type RopeStoreKv, ropeStoreKv } from '../../src/cuda/rope-store-kv.js'
+import type { CudaStream } from '../../src/cuda/stream.js'
+import type { KvCacheSpec } from '../../src/index.js'
+import { loadAddon } from '../../src/native/load.js'
+import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
+import { PAGE_BYTES, PAGE_TOKENS, placeOf, readVector, scalePlace, writeVector } from './kv-layout.js'
+import { describeFake, fakeFactory, hasKernels } from './support.js'
+
+const describeKernels: typeof describeFake = hasKernels ? describeFake : describe.skip
+const symmetric: KvCacheSpec = {
+  numLayers: 2,
+  numKeyValueHeads: 4,
+  headDim: 128,
+  format: { dtype: 'int4', symmetric: true, scale: 'bf16' },
+}
+const asymmetric: KvCacheSpec = { ...symmetric, format: { dtype: 'int4', symmetric: false, scale: 'e4m3' } }
+
+it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this build', () => {
+  const names = loadAddon()
+    .addon!.cudaKernels()
+    .map(({ name }) => name)
+    .filter((name) => name.startsWith('attention_'))
+  const families = ['store', 'decode_q8', 'decode_q16', 'tiles', 'prefill']
+  const wanted = families.flatMap((family) => ['bf16', 'asym'].map((format) => `attention_${family}_${format}`))
+  expect(names.sort()).toEqual(wanted.sort())
+})
+
+describe('the layout of a page', () => {
+  it('has a place of its own for every code and scale, and no room besides', () => {
+    const taken = new Uint8Array(PAGE_BYTES * 2)
+    for (const side of ['key', 'value'] as const) {
+      for (let token = 0; token < PAGE_TOKENS; token++) {
+        for (let channel = 0; channel < 128; channel++) {
+          const { byte, shift } = placeOf(side, token, channel)
+          taken[byte * 2 + shift / 4]!++
+        }
+        for (let nibble = 0; nibble < 4; nibble++) taken[scalePlace(side, token) * 2 + nibble]!++
+      }
+    }
+    expect(taken.every((count) => count === 1)).toBe(true)
+  })
+
+  it('gives back what was written', () => {
+    const page = new Uint8Array(PAGE_BYTES).fill(0xa5)
+    const codes = Uint8Array.from({ length: 128 }, (_, i) => (i * 7) % 16)
+    const vector = { codes, scaleBytes: Uint8Array.of(1, 2) }
+    writeVector(page, 'value', 37, vector)
+    expect(readVector(page, 'value', 37)).toEqual(vector)
+    expect(readVector(page, 'value', 36).codes.every((code) => code === 5 || code === 10)).toBe(true)
+  })
+})
+
+describe('the length of a chunk', () => {
+  const sizes = [64, 1024, 4096, 16384, 131072].flatMap((longest) =>
+    [1, 8, 64, 512, 2048, 8192].map((heads) => [longest, heads] as const),
+  )
+  it.each(sizes)(
+    'of %d tokens at most and %d heads is whole pages, at least one a warp, and cuts no more than it must',
+    (longest, heads) => {
+      const chunk = chooseDecodeChunk(longest, heads, 132)
+      expect(chunk % 64).toBe(0)
+      expect(chunk).toBeGreaterThanOrEqual(256)
+      expect(Math.ceil(longest / chunk)).toBeLessThanOrEqual(512)
+      // Never slower, by its own estimate, than sequences in one piece.
+      const cost = (tokens: number) => Math.ceil((heads * Math.ceil(longest / tokens)) / 396) * (tokens + 200)
+      expect(cost(chunk)).toBeLessThanOrEqual(cost(Math.max(256, longest)))
+    },
+  )
+
+  it('fills the device once with one long sequence', () => {
+    const chunk = chooseDecodeChunk(131072, 8, 132)
+    expect(8 * Math.ceil(131072 / chunk)).toBeGreaterThan(350)
+    expect(8 * Math.ceil(131072 / chunk)).toBeLessThanOrEqual(396)
+  })
+})
+
+describe('the work of a prefill', () => {
+  it('covers every query and head once, what sees most first, and every tile of its context', () => {
+    const sequences = [
+      { length: 300, newTokens: 300 },
+      { length: 64, newTokens: 0 },
+      { length: 1000, newTokens: 77 },
+      { length: 1, newTokens: 1 },
+    ]
+    const { tiles, work } = cutWork(sequences, 4, 128)
+    expect(Array.from({ length: tiles.length / 4 }, (_, i) => [...tiles.subarray(4 * i, 4 * i + 4)])).toEqual([
+      ...[0, 1, 2].map((tile) => [0, tile, 300, 0]),
+      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 0]),
+      [3, 0, 1, 0],
+    ])
+    const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
+    const heads = (tile: number, token: number, queries: number, sees: number) =>
+      [0, 1, 2, 3].map((head) => [tile, token * 4 + head, queries, sees])
+    expect(pieces).toEqual([
+      ...heads(3, 300, 77, 924),
+      ...heads(0, 256, 44, 257),
+      ...heads(0, 128, 128, 129),
+      ...heads(0, 0, 128, 1),
+      ...heads(11, 377, 1, 1),
+    ])
+  })
+})
+
+describeKernels('attention on a pretended GPU', () => {
+  let driver: FakeDriver
+  let device: CudaDevice
+  let stream: CudaStream
+  let made: { dispose(): void }[]
+
+  beforeEach(() => {
+    driver = fakeFactory().make()
+    driver.setParameters([1]) // kernels of attention have their own
+    device = CudaDevice.open({ library: driver.library })
+    stream = device.createStream()
+    made = []
+  })
+
+  afterEach(() => {
+    driver.fail('', 0)
+    for (const resource of made) resource.dispose()
+    stream.dispose() // with what captures have made on it
+    expect(device.memory().blocks).toBe(0)
+    device.dispose()
+    expect(driver.alive()).toEqual(nothing)
+  })
+
+  const keep = <T extends { dispose(): void }>(resource: T): T => {
+    made.push(resource)
+    return resource
+  }
+  const allocate = (bytes: number): CudaBuffer => keep(stream.allocate(bytes, 'x'))
+  const makeCache = (spec = symmetric, pages = 40) => keep(CudaKvCache.create(device, stream, spec, { pages }))
+  const makeBatch = (cache: CudaKvCache, options: Partial<DecodeBatchOptions> = {}) =>
+    keep(DecodeBatch.create(stream, cache, { sequences: 3, pagesPerSequence: 8, chunkTokens: 256, ...options }))
+  const makePrefill = async (cache: CudaKvCache, sequences: readonly PrefillSequence[], numAttentionHeads = 16) =>
+    keep(await PrefillBatch.create(stream, cache, { sequences, numAttentionHeads }))
+  const operands = (rows: number, heads: number) => ({
+    q: allocate(rows * heads * 128),
+    qScale: allocate(rows * heads * 4),
+    out: allocate(rows * heads * 256),
+  })
+  const words = (count: number) =>
+    Array.from({ length: count }, (_, i) => Number(driver.lastArguments().getBigUint64(8 * i, true)))
+  const ints = (from: number, count: number) =>
+    Array.from({ length: count }, (_, i) => driver.lastArguments().getInt32(from + 4 * i, true))
+  const shape = () => ({
+    grid: [0, 1, 2].map((i) => driver.get('grid', i)),
+    threads: driver.get('block', 0),
+    shared: driver.get('sharedBytes'),
+    dependent: driver.get('dependent'),
+  })
+  /** Device memory is host memory there: what a kernel would find at an address. */
+  const contents = async (buffer: CudaBuffer) => [
+    ...(await stream.download(buffer, new Int32Array(buffer.bytes / 4), 'contents')),
+  ]
+
+  describe('the cache', () => {
+    it('has 132 bytes a token and head, keys and values together', () => {
+      const cache = makeCache()
+      expect(cache).toMatchObject({ pages: 40, pageSize: 64, bytes: 2 * 40 * 4 * 64 * 132 })
+      expect(cache.layer(1, 'x').bytes).toBe(40 * 4 * 64 * 132)
+      expect(device.memory().blocks).toBe(2)
+      cache.dispose()
+      cache.dispose()
+      expect(device.memory().blocks).toBe(0)
+    })
+
+    it.each([
+      [{ ...symmetric, headDim: 64 }, 4, 'expected headDim 128 but received 64'],
+      [
+        { ...symmetric, numKeyValueHeads: 0 },
+        4,
+        'numKeyValueHeads to be a whole number from 1 to 65535 but received 0',
+      ],
+      [{ ...symmetric, numLayers: 1.5 }, 4, 'expected numLayers to be a whole number'],
+      [symmetric, 0, 'expected pages to be a whole number from 1 to 33554431 but received 0'],
+      [{ ...symmetric, format: { dtype: 'bf16' } }, 4, 'asymmetric with E4M3 ones but received bf16'],
+      [
+        { ...symmetric, format: { ...symmetric.format, scale: 'e4m3' } },
+        4,
+        'received INT4, symmetric with e4m3 scales',
+      ],
+      [
+        { ...asymmetric, format: { ...asymmetric.format, scale: 'bf16' } },
+        4,
+        'received INT4, asymmetric with bf16 scales',
+      ],
+    ] as [KvCacheSpec, number, string][])('refuses %j with %d pages', (spec, pages, message) => {
+      expect(() => makeCache(spec, pages)).toThrow(message)
+    })
+
+    it('gives back what it took when memory runs out', () => {
+      driver.fail('cuMemAlloc_v2', 2, 1)
+      expect(() => makeCache(symmetric, 400)).toThrow(
+        /KV cache of 2 layers, 4 heads of 128, 400 pages: layer 1: out of GPU memory/,
+      )
+    })
+  })
+
+  describe('the store kernel', () => {
+    const given = (cache: CudaKvCache, tokens: number, heads: number): RopeStoreKv => ({
+      cache,
+      layer: 1,
+      numAttentionHeads: heads,
+      tokens,
+      qkv: allocate(tokens * (heads + 8) * 256),
+      positions: allocate(tokens * 4),
+      slots: allocate(tokens * 4),
+      inverseFrequencies: allocate(256),
+      q: allocate(tokens * heads * 128),
+      qScale: allocate(tokens * heads * 4),
+    })
+
+    it.each([symmetric, asymmetric])('is launched with its parameters in order: %#', (spec) => {
+      const op = {
+        ...given(makeCache(spec), 1000, 44),
+        keyScale: allocate(2048),
+        queryScale: allocate(2048),
+        dependent: true,
+      }
+      ropeStoreKv(stream, op)
+      // 52 heads are two groups of 48: ⌈2000 / 264⌉ tokens a block.
+      expect(shape()).toEqual({ grid: [125, 2, 1], threads: 384, shared: 0, dependent: 1 })
+      expect(new Set(words(9)).size).toBe(9)
+      expect(words(9).every((address) => address > 0)).toBe(true)
+      expect(ints(72, 4)).toEqual([1000, 44, 4, 8])
+    })
+
+    it('takes no scaling, few tokens, and none', () => {
+      const op = given(makeCache(), 3, 8)
+      ropeStoreKv(stream, op)
+      expect(shape()).toMatchObject({ grid: [3, 1, 1], dependent: 0 })
+      expect(words(9).map((address) => address > 0)).toEqual([true, true, true, true, false, false, true, true, true])
+      const before = driver.get('launches')
+      ropeStoreKv(stream, { ...op, tokens: 0 })
+      expect(driver.get('launches')).toBe(before)
+    })
+
+    it('says what it does not take', () => {
+      const op = given(makeCache(), 3, 8)
+      const refused = (changes: Partial<RopeStoreKv>) => expect(() => ropeStoreKv(stream, { ...op, ...changes }))
+      const what = 'ropeStoreKv of qkv [3, 2048], 8/4 heads: '
+      refused({ layer: 2 }).toThrow(`${what}expected a layer from 0 to 1 but received 2`)
+      refused({ tokens: -1 }).toThrow('expected tokens to be a whole number')
+      refused({ numAttentionHeads: 6 }).toThrow('one of 4 key-value heads each but received 6')
+      refused({ keyScale: op.q }).toThrow('expected keyScale and queryScale or neither but received keyScale alone')
+      refused({ queryScale: op.q }).toThrow('but received queryScale alone')
+      refused({ keyScale: op.q, queryScale: op.slots }).toThrow(
+        'expected queryScale of at least 2048 bytes but received 12',
+      )
+      const short = allocate(4)
+      for (const name of ['qkv', 'positions', 'slots', 'inverseFrequencies', 'q', 'qScale'] as const) {
+        refused({ [name]: short }).toThrow(`${what}expected ${name} of at least`)
+      }
+      expect(driver.get('launches')).toBe(0)
+    })
+  })
+
+  describe('decoding', () => {
+    it.each([
+      [symmetric, 32, 1],
+      [asymmetric, 16, 4],
+    ])('is launched with its parameters in order: %#', (spec, heads, newTokens) => {
+      const batch = makeBatch(makeCache(spec), { newTokens })
+      attendDecode(stream, { batch, layer: 0, numAttentionHeads: heads, ...operands(3 * newTokens, heads) })
+      expect(shape()).toEqual({ grid: [2, 4, 3], threads: 128, shared: 67584, dependent: 0 })
+      expect(new Set(words(8)).size).toBe(8)
+      expect(ints(64, 5)).toEqual([heads, 4, newTokens, 8, 256])
+      expect(driver.lastArguments().getFloat32(84, true)).toBe(Math.fround(128 ** -0.5))
+      expect(batch).toMatchObject({ chunks: 2, chunkTokens: 256 })
+      expect(batch.tables.partial.bytes).toBe(3 * 4 * 2 * 16 * 130 * 4)
+    })
+
+    it('has its tables on the device, and nothing else when they change', async () => {
+      const batch = makeBatch(makeCache(), { newTokens: 2 })
+      const { pageTable, lengths, arrived } = batch.tables
+      expect(await contents(pageTable)).toEqual(new Array(24).fill(-1))
+      expect(await contents(lengths)).toEqual([0, 0, 0])
+      expect(await contents(arrived)).toEqual(new Array(12).fill(0))
+      expect(await contents(batch.slots)).toEqual(new Array(6).fill(-1))
+      const op = { batch, layer: 0, numAttentionHeads: 4, ...operands(6, 4) }
+      using graph = stream.capture(() => attendDecode(stream, op))
+      const blocks = device.memory().blocks
+      await batch.update(stream, [
+        { pages: [7, 39, 3], length: 129 },
+        { pages: [], length: 0 },
+        { pages: [7, 0], length: 66 },
+      ])
+      expect(await contents(pageTable)).toEqual([
+        7,
+        39,
+        3,
+        -1,
+        -1,
+        -1,
+        -1,
+        -1,
+        ...new Array(8).fill(-1),
+        7,
+        0,
+        -1,
+        -1,
+        -1,
+        -1,
+        -1,
+        -1,
+      ])
+      expect(await contents(lengths)).toEqual([129, 0, 66])
+      expect(await contents(batch.positions)).toEqual([127, 128, 0, 0, 64, 65])
+      expect(await contents(batch.slots)).toEqual([39 * 64 + 63, 3 * 64, -1, -1, 0, 1])
+      expect(driver.get('launches')).toBe(0)
+      stream.replay(graph, 'decode')
+      expect(driver.get('launches')).toBe(1)
+      await batch.update(stream, [{ pages: [1], length: 2 }])
+      expect(await contents(lengths)).toEqual([2, 0, 0])
+      expect(device.memory().blocks).toBe(blocks)
+    })
+
+    it('needs no memory for sums of sequences in one piece', () => {
+      expect(makeBatch(makeCache(), { chunkTokens: 512 }).tables.partial.bytes).toBe(0)
+    })
+
+    it('says what it does not take', async () => {
+      const cache = makeCache()
+      expect(() => makeBatch(cache, { sequences: 0 })).toThrow(
+        'decode batch of 0 sequences of 8 pages: expected sequences',
+      )
+      expect(() => makeBatch(cache, { pagesPerSequence: 41 })).toThrow('from 1 to 40 but received 41')
+      expect(() => makeBatch(cache, { newTokens: 17 })).toThrow('expected newTokens to be a whole number from 1 to 16')
+      expect(() => makeBatch(cache, { chunkTokens: 100 })).toThrow(
+        'expected chunkTokens a multiple of 64 but received 100',
+      )
+      const batch = makeBatch(cache, { newTokens: 2 })
+      const what = 'decode batch of 3 sequences of 8 pages'
+      const refused = async (message: string, ...sequences: { pages: number[]; length: number }[]) =>
+        expect(batch.update(stream, sequences)).rejects.toThrow(message)
+      await refused(`${what}, sequence 0: expected its length to be a whole number from 0 to 512 but received 513`, {
+        pages: [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        length: 513,
+      })
+      await refused(`${what}, sequence 0: expected 2 pages for 65 tokens but received 1`, { pages: [3], length: 65 })
+      await refused(`${what}, sequence 0: expected page 1 to be a whole number from 0 to 39 but received 40`, {
+        pages: [3, 40],
+        length: 65,
+      })
+      await refused('expected none or at least its 2 new tokens but received 1', { pages: [3], length: 1 })
+      const same = { pages: [5], length: 9 }
+      await refused(
+        `sequence 1: expected page 5 to take new tokens of one sequence but received those of sequence 0`,
+        same,
+        same,
+      )
+      const empty = { pages: [], length: 0 }
+      await refused('expected at most 3 sequences but received 4', empty, empty, empty, empty)
+
+      const op = { batch, layer: 0, numAttentionHeads: 8, ...operands(6, 8) }
+      const throws = (changes: Partial<typeof op> & { softmaxScale?: number }) =>
+        expect(() => attendDecode(stream, { ...op, ...changes }))
+      const decode = 'attendDecode of q [6, 8, 128], 4 key-value heads: '
+      throws({ layer: -1 }).toThrow(`${decode}expected a layer from 0 to 1 but received -1`)
+      throws({ numAttentionHeads: 36 }).toThrow(
+        'at most 16 queries a key-value head (heads of its group × 2 new tokens) but received 18',
+      )
+      throws({ numAttentionHeads: 5 }).toThrow('one of 4 key-value heads each but received 5')
+      throws({ softmaxScale: Number.NaN }).toThrow('expected a positive softmaxScale but received NaN')
+      const short = allocate(4)
+      for (const name of ['q', 'qScale', 'out'] as const) {
+        throws({ [name]: short }).toThrow(`${decode}expected ${name} of at least`)
+      }
+      expect(driver.get('launches')).toBe(0)
+    })
+
+    it('gives back what it took when memory runs out, and says for what', () => {
+      const cache = makeCache()
+      driver.fail('cuMemAlloc_v2', 2)
+      const huge = { sequences: 4000, pagesPerSequence: 40, chunkTokens: 64 }
+      expect(() => makeBatch(cache, huge)).toThrow(/decode batch of 4000 sequences of 40 pages: \w+: out of GPU memory/)
+    })
+  })
+
+  describe('prefill', () => {
+    const sequences = [
+      { pages: [4, 9, 2], length: 130, newTokens: 130 },
+      { pages: [30], length: 40, newTokens: 8 },
+    ]
+
+    it.each([symmetric, asymmetric])('decodes tiles, then attends, the parameters in order: %#', async (spec) => {
+      const batch = await makePrefill(makeCache(spec), sequences)
+      expect(batch).toMatchObject({ tokens: 138, pagesPerSequence: 3, tileCount: 3, workCount: 3 * 16 })
+      expect(await contents(batch.tables.pageTable)).toEqual([4, 9, 2, 30, -1, -1])
+      expect((await contents(batch.positions)).slice(128)).toEqual([128, 129, 32, 33, 34, 35, 36, 37, 38, 39])
+      expect((await contents(batch.slots)).slice(126)).toEqual([
+        ...[9 * 64 + 62, 9 * 64 + 63, 2 * 64, 2 * 64 + 1],
+        ...[32, 33, 34, 35, 36, 37, 38, 39].map((place) => 30 * 64 + place),
+      ])
+      const op = { batch, layer: 1, ...operands(138, 16), softmaxScale: 0.25, dependent: true }
+      // The second launch fails: what is left is the first one's.
+      driver.fail('cuLaunchKernelEx', 1, 1)
+      expect(() => attendPrefill(stream, op)).toThrow(
+        /attendPrefill of q \[138, 16, 128\], 4 key-value heads: .*INVALID_VALUE/,
+      )
+      expect(shape()).toEqual({ grid: [3, 4, 1], threads: 128, shared: 52000, dependent: 1 })
+      const decoded = words(4)[3]
+      expect(new Set(words(4)).size).toBe(4)
+      expect(ints(32, 2)).toEqual([4, 3])
+      driver.fail('', 0)
+      attendPrefill(stream, op)
+      expect(shape()).toEqual({ grid: [48, 1, 1], threads: 384, shared: 150000, dependent: 1 })
+      expect(new Set(words(5)).size).toBe(5)
+      expect(words(5)[2]).toBe(decoded)
+      expect(ints(40, 3)).toEqual([48, 16, 4])
+      expect(driver.lastArguments().getFloat32(52, true)).toBe(0.25)
+      expect(batch.tables.decoded.bytes).toBe(3 * 4 * 33792)
+    })
+
+    it('has a block a multiprocessor at most, can be captured, and does nothing for no new tokens', async () => {
+      const cache = makeCache()
+      const long = await makePrefill(cache, [
+        { pages: Array.from({ length: 40 }, (_, i) => i), length: 2560, newTokens: 2560 },
+      ])
+      const op = { batch: long, layer: 0, ...operands(2560, 16) }
+      using graph = stream.capture(() => attendPrefill(stream, op))
+      expect(driver.get('launches')).toBe(0)
+      stream.replay(graph, 'prefill')
+      expect(driver.get('launches')).toBe(2)
+      expect(shape()).toMatchObject({ grid: [132, 1, 1], dependent: 0 })
+      const none = await makePrefill(cache, [{ pages: [1], length: 5, newTokens: 0 }])
+      attendPrefill(stream, { ...op, batch: none })
+      attendPrefill(stream, { ...op, batch: await makePrefill(cache, []) })
+      expect(driver.get('launches')).toBe(2)
+    })
+
+    it('says what it does not take', async () => {
+      const cache = makeCache()
+      const what = 'prefill batch of 1 sequences, 16 attention heads'
+      const refused = (sequence: PrefillSequence, heads?: number) =>
+        expect(makePrefill(cache, [sequence], heads)).rejects
+      await refused({ pages: [1], length: 5, newTokens: 5 }, 6).toThrow('one of 4 key-value heads each but received 6')
+      await refused({ pages: [1], length: 5, newTokens: 6 }).toThrow(
+        `${what}, sequence 0: expected its new tokens to be a whole number from 0 to 5 but received 6`,
+      )
+      await refused({ pages: [1], length: 5, newTokens: -1 }).toThrow('but received -1')
+      await refused({ pages: [1], length: Number.POSITIVE_INFINITY, newTokens: 1 }).toThrow('but received Infinity')
+      await refused({ pages: [-1], length: 5, newTokens: 5 }).toThrow(
+        'expected page 0 to be a whole number from 0 to 39',
+      )
+      await refused({ pages: [1], length: 65, newTokens: 5 }).toThrow('expected 2 pages for 65 tokens but received 1')
+      const batch = await makePrefill(cache, [{ pages: [1], length: 5, newTokens: 5 }])
+      const op = { batch, layer: 0, ...operands(5, 16) }
+      expect(() => attendPrefill(stream, { ...op, layer: 9 })).toThrow('expected a layer from 0 to 1 but received 9')
+      expect(() => attendPrefill(stream, { ...op, out: op.q })).toThrow(
+        'attendPrefill of q [5, 16, 128], 4 key-value heads: expected out of at least 20480 bytes but received 10240',
+      )
+      expect(driver.get('launches')).toBe(0)
+    })
+
+    it('gives back what it took when an upload fails', async () => {
+      const cache = makeCache()
+      driver.fail('cuMemcpyHtoDAsync_v2', 700, 2)
+      await expect(makePrefill(cache, sequences)).rejects.toThrow(
+        /prefill batch of 2 sequences, 16 attention heads: work: /,
+      )
+      driver.fail('', 0)
+      expect(device.memory().blocks).toBe(2)
+    })
+  })
+})

@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict'
+import { bf16BitsToF32, f32ToBf16Bits, f32ToE4m3Bits } from '@fireq/formats'
+import type { CudaKvCache } from '../../../src/cuda/kv-cache.js'
+import { type KvCacheSpec, ReferenceBackend } from '../../../src/index.js'
+import { quantizeGroups } from '../../../src/ops/quantize-fp8.js'
+import { KvCacheStorage } from '../../../src/reference/kv-cache.js'
+import { singleOp } from '../../conformance/op-case.js'
+import type { Random } from '../../conformance/random.js'
+import { PAGE_BYTES, PAGE_TOKENS, type Side, scaleOf, valuesOf, writeVector } from '../kv-layout.js'
+
+const D = 128
+const SOFTMAX_SCALE: number = D ** -0.5
+
+export interface AttentionSpec {
+  readonly symmetric: boolean
+  readonly heads: number
+  readonly keyHeads: number
+  readonly sequences: readonly { readonly length: number; readonly newTokens: number }[]
+  readonly kind?: 'random' | 'equal keys' | 'huge token' | 'huge channel'
+}
+
+/** Sequences in pages in random order; codes and scales of tokens that none has are poison. */
+export interface AttentionProblem extends AttentionSpec {
+  readonly cacheSpec: KvCacheSpec
+  readonly pages: number
+  readonly pagesOf: readonly (readonly number[])[]
+  /** [pages, keyHeads, PAGE_BYTES] */
+  readonly cache: Uint8Array
+  /** What the cache's codes mean, for the reference's op; and the size of values, for bounds: |v| + σ / 4. */
+  readonly exact: KvCacheStorage
+  readonly sizes: KvCacheStorage
+  readonly largestScale: { readonly key: number; readonly value: number }
+  /** New tokens, sequence after sequence. */
+  readonly rows: number
+  /** E4M3 as numbers [rows, heads · 128], and [rows, heads]. */
+  readonly q: Float32Array
+  readonly qScale: Float32Array
+}
+
+export function cacheSpecOf(keyHeads: number, symmetric: boolean): KvCacheSpec {
+  const format = { dtype: 'int4', symmetric, scale: symmetric ? 'bf16' : 'e4m3' } as const
+  return { numLayers: 1, numKeyValueHeads: keyHeads, headDim: D, format }
+}
+
+export function describeAttention({ symmetric, heads, keyHeads, sequences, kind = 'random' }: AttentionSpec): string {
+  const lengths = sequences.map(({ length, newTokens }) => `${newTokens} of ${length}`).join(', ')
+  return `${symmetric ? 'symmetric' : 'asymmetric'}, ${heads}/${keyHeads} heads, ${kind}: new tokens ${lengths}`
+}
+
+export function makeAttention(random: Random, spec: AttentionSpec): AttentionProblem {
+  const { symmetric, heads, keyHeads, sequences, kind = 'random' } = spec
+  const needed = sequences.map(({ length }) => Math.ceil(length / PAGE_TOKENS))
+  const pages = needed.reduce((sum, count) => sum + count, 0) + 3
+  const order = random.shuffle(Array.from({ length: pages }, (_, i) => i))
+  const pagesOf = needed.map((count) => order.splice(0, count))
+  const cache = new Uint8Array(pages * keyHeads * PAGE_BYTES).fill(0xff) // NaN scales, zero points of 255
+  const [exact, sizes] = [storage(keyHeads, pages), storage(keyHeads, pages)]
+  const largestScale = { key: 0, value: 0 }
+  sequences.forEach(({ length }, s) => {
+    for (let position = 0; position < length; position++) {
+      const page = pagesOf[s]![Math.floor(position / PAGE_TOKENS)]!
+      const place = position % PAGE_TOKENS
+      for (let head = 0; head < keyHeads; head++) {
+        const at = (page * keyHeads + head) * PAGE_BYTES
+        for (const side of ['key', 'value'] as const) {
+          const vector = makeVector(random, side, position, symmetric, kind)
+          writeVector(cache.subarray(at, at + PAGE_BYTES), side, place, vector)
+          const { scale } = scaleOf(vector.scaleBytes, symmetric)
+          largestScale[side] = Math.max(largestScale[side], scale)
+          const values = valuesOf(vector, symmetric)
+          const slot = page * PAGE_TOKENS + place
+          exact.write(side, 0, slot, head, values)
+          sizes.write(side, 0, slot, head, side === 'key' ? values : values.map((v) => Math.abs(v) + scale / 4))
+        }
+      }
+    }
+  })
+  const rows = sequences.reduce((sum, { newTokens }) => sum + newTokens, 0)
+  const [q, qScale] = [new Float32Array(rows * heads * D), new Float32Array(rows * heads)]
+  quantizeGroups(
+    Float32Array.from(q, () => random.normal()),
+    D,
+    q,
+    qScale,
+  )
+  const cacheSpec = cacheSpecOf(keyHeads, symmetric)
+  return { ...spec, cacheSpec, pages, pagesOf, cache, exact, sizes, largestScale, rows, q, qScale }
+}
+
+/** Codes of a token and head, with its scale. */
+function makeVector(random: Random, side: Side, position: number, symmetric: boolean, kind: string) {
+  const codes = Uint8Array.from({ length: D }, () => random.int(0, 15))
+  if (kind === 'equal keys' && side === 'key') codes.fill(11)
+  if (kind === 'huge channel') codes[side === 'key' ? 3 : 70] = 15
+  const huge = kind === 'huge token' && position === (side === 'key' ? 5 : 9)
+  const scale = (0.05 + 0.2 * random.next()) * (huge ? 200 : 1)
+  const bits = f32ToBf16Bits(scale)
+  const scaleBytes = symmetric
+    ? Uint8Array.of(bits & 255, bits >> 8)
+    : Uint8Array.of(f32ToE4m3Bits(scale), random.int(5, 11))
+  return { codes, scaleBytes }
+}
+
+/** A cache of the reference backend that keeps numbers as they are. */
+function storage(keyHeads: number, pages: number): KvCacheStorage {
+  return new KvCacheStorage(
+    { ...cacheSpecOf(keyHeads, true), format: { dtype: 'f32' } },
+    { pages, pageSize: PAGE_TOKENS },
+  )
+}
+
+/** Keys and values of some slots as a device's cache has them now. */
+export function storedIn(
+  cache: CudaKvCache,
+  bytes: Uint8Array,
+  slots: Iterable<number>,
+  read: ReadVector,
+): KvCacheStorage {
+  const { numKeyValueHeads, format } = cache.spec
+  const result = storage(numKeyValueHeads, cache.pages)
+  const symmetric = format.dtype === 'int4' && format.symmetric
+  for (const slot of slots) {
+    for (let head = 0; head < numKeyValueHeads; head++) {
+      const at = (Math.floor(slot / PAGE_TOKENS) * numKeyValueHeads + head) * PAGE_BYTES
+      for (const side of ['key', 'value'] as const) {
+        const vector = read(bytes.subarray(at, at + PAGE_BYTES), side, slot % PAGE_TOKENS)
+        result.write(side, 0, slot, head, valuesOf(vector, symmetric))
+      }
+    }
+  }
+  return result
+}
+type ReadVector = typeof import('../kv-layout.js').readVector
+
+/** The reference backend's op on such a cache: [rows, heads · 128]. */
+async function referenceAttention(
+  kv: KvCacheStorage,
+  { heads, keyHeads, sequences, pagesOf, q, qScale }: Omit<AttentionProblem, 'exact' | 'sizes' | 'cache'>,
+): Promise<Float32Array> {
+  const columns = Math.max(1, ...pagesOf.map((pages) => pages.length))
+  const pageTable = new Int32Array(sequences.length * columns)
+  for (const [s, pages] of pagesOf.entries()) pageTable.set(pages, s * columns)
+  let end = 0
+  const queryEnds = Int32Array.from(sequences, ({ newTokens }) => {
+    end += newTokens
+    return end
+  })
+  if (end === 0) return new Float32Array(0)
+  const { program } = singleOp('attention', {
+    inputs: {
+      q: ['e4m3', 'tokens', heads * D],
+      qScale: ['f32', 'tokens', heads],
+      queryEnds: ['i32', 'sequences'],
+      contextLengths: ['i32', 'sequences'],
+      pageTable: ['i32', 'sequences', 'pages'],
+    },
+    outputs: { out: ['f32', 'tokens', heads * D] },
+    attrs: { layer: 0, numAttentionHeads: heads, softmaxScale: SOFTMAX_SCALE, probabilities: 'f32' },
+    kv: { ...cacheSpecOf(keyHeads, true), format: { dtype: 'f32' } },
+  })
+  const contextLengths = Int32Array.from(sequences, ({ length }) => length)
+  using backend = new ReferenceBackend()
+  using weights = await backend.loadWeights({}, async (name) => assert.fail(name))
+  using op = await backend.compile(program, weights)
+  const { out } = await op.run({ q, qScale, queryEnds, contextLengths, pageTable }, { kv })
+  return out as Float32Array
+}
+
+/** What a kernel's arithmetic may lose. */
+export interface Losses {
+  /** Of a probability, relative, and of the largest one. */
+  readonly probability: number
+  readonly floor: number
+  /** Of a score, in parts of Σ|q| · the largest key. */
+  readonly score: number
+  /** ‖out − exact‖ / ‖exact‖ at most. */
+  readonly relative: number
+}
+
+/** FP16 probabilities of at least 2⁻³⁸ of the largest, sums in FP32. Rounding to BF16 alone gives 0.0017. */
+export const DECODE: Losses = { probability: 2 ** -10, floor: 2 ** -38, score: 2 ** -20, relative: 2.5e-3 }
+/**
+ * E4M3 ones with their values' scales in them, 2⁵ or more at the largest; tensor cores keep 13 bits behind the point. That rounding
+ * alone gives 0.013 to 0.017 on these problems (emulated), equal keys the most.
+ */
+export const PREFILL: Losses = { probability: 2 ** -4 + 2 ** -6, floor: 2 ** -15, score: 2 ** -11, relative: 2.4e-2 }
+
+/**
+ * Compares BF16 rows with the reference, the values' sizes by the same op: the tolerance of an element is a rounding to BF16, and
+ * what probabilities and scores may lose: an error δ of a score changes its probability by the factor e^δ.
+ */
+export async function compareAttention(
+  what: string,
+  actual: Uint16Array,
+  problem: AttentionProblem,
+  { probability, floor, score, relative }: Losses,
+): Promise<void> {
+  const [exact, sizes] = [
+    await referenceAttention(problem.exact, problem),
+    await referenceAttention(problem.sizes, problem),
+  ]
+  assert.equal(actual.length, exact.length, what)
+  const { heads, q, qScale, largestScale, sequences } = problem
+  const longest = Math.max(...sequences.map(({ length }) => length))
+  let [errors, squares] = [0, 0]
+  for (let row = 0; row < qScale.length; row++) {
+    let absolute = 0
+    for (let i = 0; i < D; i++) absolute += Math.abs(q[row * D + i]!)
+    const delta = score * absolute * qScale[row]! * SOFTMAX_SCALE * largestScale.key * 15
+    for (let at = row * D; at < (row + 1) * D; at++) {
+      const [value, wanted] = [bf16BitsToF32(actual[at]!), exact[at]!]
+      const lost = (probability + Math.expm1(2 * delta)) * sizes[at]! + longest * floor * 15 * largestScale.value
+      const tolerance = Math.abs(wanted) * 2 ** -8 + lost
+      const place = `[${Math.floor(row / heads)}, head ${row % heads}, ${at % D}]`
+      assert.ok(Math.abs(value - wanted) <= tolerance, `${what}: ${place} is ${value}, not ${wanted} ± ${tolerance}`)
+      errors += (value - wanted) ** 2
+      squares += wanted ** 2
+    }
+  }
+  const found = squares === 0 ? 0 : Math.sqrt(errors / squares)
+  assert.ok(found <= relative, `${what}: relative error ${found}`)
+}

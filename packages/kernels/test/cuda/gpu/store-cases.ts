@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict'
+import { bf16BitsToF32, decodeE4m3, f32ToBf16Bits } from '@fireq/formats'
+import type { CudaDevice } from '../../../src/cuda/device.js'
+import { CudaKvCache } from '../../../src/cuda/kv-cache.js'
+import type { CudaBuffer } from '../../../src/cuda/resources.js'
+import { ropeStoreKv } from '../../../src/cuda/rope-store-kv.js'
+import type { CudaStream } from '../../../src/cuda/stream.js'
+import { quantizeGroups } from '../../../src/ops/quantize-fp8.js'
+import { roundKvGroup } from '../../../src/reference/kv-format.js'
+import type { Random } from '../../conformance/random.js'
+import { PAGE_BYTES, PAGE_TOKENS, readVector, valuesOf } from '../kv-layout.js'
+import { cacheSpecOf } from './attention-problem.js'
+import type { GpuCase } from './gpu-case.js'
+
+const D = 128
+const UNTOUCHED = 0xa5
+
+interface StoreSpec {
+  readonly symmetric: boolean
+  readonly heads: number
+  readonly keyHeads: number
+  readonly tokens: number
+  readonly scaled?: boolean
+  readonly adversarial?: boolean
+  /** Every so manieth token isn't stored. */
+  readonly skips?: number
+}
+
+interface StoreProblem extends StoreSpec {
+  readonly pages: number
+  readonly qkv: Uint16Array
+  readonly positions: Int32Array
+  readonly slots: Int32Array
+  readonly inverseFrequencies: Float32Array
+  readonly keyScale: Float32Array | undefined
+  readonly queryScale: Float32Array | undefined
+}
+
+function makeStore(random: Random, spec: StoreSpec): StoreProblem {
+  const { heads, keyHeads, tokens, scaled = false, adversarial = false, skips = 0 } = spec
+  const width = (heads + 2 * keyHeads) * D
+  const values = Float32Array.from({ length: tokens * width }, () => random.normal())
+  if (adversarial) {
+    const rows: ((value: number, head: number, channel: number) => number)[] = [
+      () => 0,
+      (v, _, channel) => (channel === 17 ? 3e4 : v),
+      (v, head) => (head % 2 === 0 ? 1e-39 : v),
+      (v) => v * 1e-37,
+      () => 1,
+      (v, head, channel) => (head % 3 === 0 && channel === 5 ? Number.POSITIVE_INFINITY : v),
+      (v, head, channel) => (head % 3 === 1 && channel === 100 ? Number.NaN : v),
+      (v) => v * 1e36,
+    ]
+    for (let i = 0; i < Math.min(tokens, 3 * rows.length) * width; i++) {
+      const row = rows[Math.floor(i / width) % rows.length]!
+      values[i] = row(values[i]!, Math.floor((i % width) / D), i % D)
+    }
+  }
+  const pages = Math.ceil(tokens / PAGE_TOKENS) + 2
+  const slots = random.shuffle(Array.from({ length: pages * PAGE_TOKENS }, (_, i) => i)).slice(0, tokens)
+  const keyScale = Float32Array.from({ length: keyHeads * D }, () => 2 ** (random.next() * 4 - 2))
+  return {
+    ...spec,
+    pages,
+    qkv: Uint16Array.from(values, f32ToBf16Bits),
+    positions: Int32Array.from({ length: tokens }, () => random.int(0, 131071)),
+    slots: Int32Array.from(slots, (slot, t) => (skips > 0 && t % skips === 0 ? -1 : slot)),
+    inverseFrequencies: Float32Array.from({ length: D / 2 }, (_, i) => 500000 ** (-i / (D / 2))),
+    keyScale: scaled ? keyScale : undefined,
+    queryScale: scaled ? keyScale.map((scale) => 1 / scale) : undefined,
+  }
+}
+
+interface Stored {
+  readonly q: Float32Array
+  readonly qScale: Float32Array
+  /** [tokens, keyHeads, 128], what the cache is to give back. */
+  readonly k: Float32Array
+  readonly v: Float32Array
+}
+
+/** The ops step by step, each rounded to FP32 where the kernel has one rounding, then the reference's roundings. */
+function expectedStore(p: StoreProblem): Stored {
+  const { heads, keyHeads, tokens, symmetric } = p
+  const width = (heads + 2 * keyHeads) * D
+  const x = Float32Array.from(p.qkv, bf16BitsToF32)
+  for (let t = 0; t < tokens; t++) {
+    for (let i = 0; i < D / 2; i++) {
+      const angle = Math.fround(p.positions[t]! * p.inverseFrequencies[i]!)
+      const [c, s] = [Math.fround(Math.cos(angle)), Math.fround(Math.sin(angle))]
+      for (let head = 0; head < heads + keyHeads; head++) {
+        const at = t * width + head * D + i
+        const [a, b] = [x[at]!, x[at + D / 2]!]
+        x[at] = a * c - Math.fround(b * s)
+        x[at + D / 2] = b * c + Math.fround(a * s)
+      }
+    }
+    for (let i = 0; i < (heads + keyHeads) * D && p.keyScale !== undefined; i++) {
+      const head = Math.floor(i / D)
+      const isKey = head >= heads
+      const keyHead = isKey ? head - heads : Math.floor(head / (heads / keyHeads))
+      x[t * width + i]! *= (isKey ? p.keyScale : p.queryScale!)[keyHead * D + (i % D)]!
+    }
+  }
+  const part = (from: number, count: number): Float32Array => {
+    const result = new Float32Array(tokens * count * D)
+    for (let t = 0; t < tokens; t++) {
+      result.set(x.subarray(t * width + from * D, t * width + (from + count) * D), t * count * D)
+    }
+    return result
+  }
+  const [q, qScale] = [new Float32Array(tokens * heads * D), new Float32Array(tokens * heads)]
+  quantizeGroups(part(0, heads), D, q, qScale)
+  const { format } = cacheSpecOf(keyHeads, symmetric)
+  const rounded = (values: Float32Array): Float32Array => {
+    const result = new Float32Array(values.length)
+    for (let at = 0; at < values.length; at += D) {
+      roundKvGroup(values.subarray(at, at + D), format, result.subarray(at, at + D))
+    }
+    return result
+  }
+  return { q, qScale, k: rounded(part(heads, keyHeads)), v: rounded(part(heads + keyHeads, keyHeads)) }
+}
+
+interface Found {
+  readonly q: Uint8Array
+  readonly qScale: Float32Array
+  readonly cache: Uint8Array
+}
+
+async function store(device: CudaDevice, stream: CudaStream, p: StoreProblem): Promise<Found> {
+  const made: CudaBuffer[] = []
+  const allocate = (bytes: number): CudaBuffer => {
+    made.push(stream.allocate(bytes, 'test'))
+    return made.at(-1)!
+  }
+  const put = async (values: Uint16Array | Int32Array | Float32Array): Promise<CudaBuffer> => {
+    const buffer = allocate(values.byteLength)
+    await stream.upload(buffer, values, 'test')
+    return buffer
+  }
+  const { heads, tokens, pages, keyScale, queryScale } = p
+  const cache = CudaKvCache.create(device, stream, cacheSpecOf(p.keyHeads, p.symmetric), { pages })
+  try {
+    const layer = cache.layer(0, 'test')
+    const [q, qScale] = [allocate(tokens * heads * D), allocate(tokens * heads * 4)]
+    for (const buffer of [layer, q, qScale]) stream.fill(buffer, UNTOUCHED, 'test')
+    const scales = keyScale && queryScale && { keyScale: await put(keyScale), queryScale: await put(queryScale) }
+    const op = {
+      cache,
+      layer: 0,
+      numAttentionHeads: heads,
+      tokens,
+      qkv: await put(p.qkv),
+      positions: await put(p.positions),
+      slots: await put(p.slots),
+      inverseFrequencies: await put(p.inverseFrequencies),
+      q,
+      qScale,
+      ...scales,
+    }
+    ropeStoreKv(stream, op)
+    ropeStoreKv(stream, { ...op, dependent: true }) // the same again changes nothing
+    return {
+      q: await stream.download(q, new Uint8Array(q.bytes), 'q'),
+      qScale: await stream.download(qScale, new Float32Array(qScale.bytes / 4), 'qScale'),
+      cache: await stream.download(layer, new Uint8Array(layer.bytes), 'cache'),
+    }
+  } finally {
+    cache.dispose()
+    for (const buffer of made) buffer.dispose()
+  }
+}
+
+function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found): void {
+  const expected = expectedStore(p)
+  const same = (a: number, b: number): boolean => a === b || (Number.isNaN(a) && Number.isNaN(b))
+  qScale.forEach((scale, i) => {
+    assert.ok(same(scale, expected.qScale[i]!), `${what}: qScale[${i}] is ${scale}, not ${expected.qScale[i]}`)
+  })
+  decodeE4m3(q).forEach((value, i) => {
+    if (expected.qScale[Math.floor(i / D)] === Number.POSITIVE_INFINITY) return // scaled back, all is NaN
+    assert.ok(same(value, expected.q[i]!), `${what}: q[${i}] is ${value}, not ${expected.q[i]}`)
+  })
+  const written = new Set(p.slots)
+  for (let slot = 0; slot < p.pages * PAGE_TOKENS; slot++) {
+    const token = p.slots.indexOf(slot)
+    for (let head = 0; head < p.keyHeads; head++) {
+      const at = (Math.floor(slot / PAGE_TOKENS) * p.keyHeads + head) * PAGE_BYTES
+      for (const side of ['key', 'value'] as const) {
+        const vector = readVector(cache.subarray(at, at + PAGE_BYTES), side, slot % PAGE_TOKENS)
+        const name = `${what}: ${side} of slot ${slot}, head ${head}`
+        if (!written.has(slot)) {
+          const isLeft = vector.codes.every((code) => code === 5 || code === 10)
+          assert.ok(isLeft && vector.scaleBytes.every((byte) => byte === UNTOUCHED), `${name} was written`)
+          continue
+        }
+        valuesOf(vector, p.symmetric).forEach((value, i) => {
+          const wanted = expected[side === 'key' ? 'k' : 'v'][(token * p.keyHeads + head) * D + i]!
+          assert.ok(same(value, wanted), `${name}, channel ${i} is ${value}, not ${wanted}`)
+        })
+      }
+    }
+  }
+}
+
+const specs: readonly Omit<StoreSpec, 'symmetric'>[] = [
+  { tokens: 1, heads: 32, keyHeads: 8 },
+  { tokens: 333, heads: 32, keyHeads: 8, skips: 7 },
+  { tokens: 700, heads: 32, keyHeads: 8, scaled: true },
+  { tokens: 64, heads: 32, keyHeads: 32, scaled: true },
+  { tokens: 50, heads: 6, keyHeads: 2 },
+  { tokens: 90, heads: 7, keyHeads: 1 },
+  { tokens: 1500, heads: 2, keyHeads: 1 },
+]
+
+export const storeCases: readonly GpuCase[] = [true, false].flatMap((symmetric) => {
+  const format = symmetric ? 'symmetric' : 'asymmetric'
+  const run = async (device: CudaDevice, random: Random, spec: Omit<StoreSpec, 'symmetric'>) => {
+    using stream = device.createStream()
+    const problem = makeStore(random, { ...spec, symmetric })
+    const { tokens, heads, keyHeads } = spec
+    const found = await store(device, stream, problem)
+    compareStore(`${tokens} tokens, ${heads}/${keyHeads} heads, ${format}`, problem, found)
+  }
+  return [
+    {
+      name: `rotates, scales, quantizes and stores as the reference does, code by code, ${format}`,
+      async run(device: CudaDevice, random: Random) {
+        for (const spec of specs) await run(device, random, spec)
+      },
+    },
+    {
+      name: `stores zeros, subnormals, infinities, NaNs and huge channels as the reference does, ${format}`,
+      async run(device: CudaDevice, random: Random) {
+        for (const scaled of [false, true]) {
+          await run(device, random, { tokens: 64, heads: 12, keyHeads: 4, scaled, adversarial: true })
+        }
+      },
+    },
+  ]
+})
