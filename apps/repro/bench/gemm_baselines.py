@@ -1,20 +1,9 @@
-"""cuBLASLt's FP8 and BF16 GEMMs through PyTorch, timed for `fireq-repro bench gemm`.
-
-Reads a command a line (JSON) and answers each with a line: {"result": …} or {"error": text}. The caller takes turns between
-its own kernels and these, so that all meet the same clocks.
-"""
-import json
-import sys
-
+"""cuBLASLt's FP8 and BF16 GEMMs through PyTorch, timed for `fireq-repro bench gemm` (see baselines.py)."""
 import torch
+from baselines import Baselines, serve
 
-NAMES = ("fp8Tensor", "fp8Row", "bf16")
 
-
-class Baselines:
-    def about(self):
-        return {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
-
+class GemmBaselines(Baselines):
     def weight(self, n, k, bytes):
         """Random weights in enough copies that a round through them is `bytes` long."""
         self.graphs = self.weights8 = self.weights16 = None
@@ -49,37 +38,5 @@ class Baselines:
         exact = (x8[rows].double() * token_scale[rows].double()) @ (self.weights8[0][features].double() * self.row_scale[features, None].double()).t()
         return {"fp8Error": ((out - exact).norm() / exact.norm()).item()}
 
-    def capture(self, run):
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            run(0)
-            with torch.cuda.graph(graph, stream=stream):
-                for i in range(self.count):
-                    run(i)
-        torch.cuda.synchronize()
-        return graph
 
-    def time(self, name):
-        """µs a GEMM: of two replays, one behind the other, the second."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self.graphs[name].replay()
-        start.record()
-        self.graphs[name].replay()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) * 1e3 / self.count
-
-
-def main():
-    baselines = Baselines()
-    for line in sys.stdin:
-        try:
-            command = json.loads(line)
-            answer = {"result": getattr(baselines, command.pop("do"))(**command)}
-        except Exception as error:  # whatever PyTorch can't do is the caller's to report
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-
-
-main()
+serve(GemmBaselines())

@@ -3,15 +3,17 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
 import { createProgress } from '../terminal/progress.js'
 import { terminalTable } from '../terminal/table.js'
+import { startBaselines } from './baseline-process.js'
 import { Baselines } from './baselines.js'
 import { benchFeedForwards } from './feed-forward.js'
 import { benchGemm, type GemmSettings } from './gemm.js'
+import { namesOf, wholeNumber, wholeNumbers } from './options.js'
+import { provenanceOf } from './provenance.js'
 import {
   describeMachine,
   feedForwardTables,
   type GemmResult,
   ratioTable,
-  resultOf,
   shapeTables,
   writeGemmResult,
 } from './report.js'
@@ -40,7 +42,7 @@ export function addBenchCommand(bench: Command, signal: AbortSignal): void {
     .option('--models <names>', `of ${MODEL_NAMES.join(', ')}`, namesOf(MODEL_NAMES), MODEL_NAMES)
     .option('--layers <names>', `of ${LAYERS.join(', ')}`, namesOf(LAYERS), LAYERS)
     .option('--shapes <NxK,…>', 'these weights instead', shapeList)
-    .option('--tokens <M,…>', 'numbers of tokens', tokenList, TOKENS)
+    .option('--tokens <M,…>', 'numbers of tokens', wholeNumbers, TOKENS)
     .option('--rounds <n>', 'turns of each contestant; the median counts', wholeNumber, 7)
     .addOption(new Option('--codes <range>', 'sym: −7…7, full: −8…7').choices(['sym', 'full']).default('sym'))
     .option('--no-baselines', 'our kernels only')
@@ -63,14 +65,19 @@ async function runGemm(options: GemmOptions, signal: AbortSignal): Promise<void>
   using device = CudaDevice.open()
   using stream = device.createStream()
   let result: GemmResult
-  const { baselines, about } = await startBaselines(options)
+  const { baselines, about } = await startBaselines(options.baselines, () => Baselines.start(options.python))
   try {
     if ('notRun' in about) progress.note(`baselines not run: ${about.notRun}`)
     const readBytesPerSecond = await readBandwidth(device, stream)
     const rows = await benchGemm(device, stream, baselines, settings, progress, signal)
     const networks = options.feedForwards && options.shapes === undefined ? feedForwardsOf(options.models) : []
     const feedForwards = await benchFeedForwards(device, stream, networks, settings, progress, signal)
-    result = await resultOf(device, settings, about, { readBytesPerSecond, rows, feedForwards }, began)
+    const { rounds, codes } = settings
+    result = {
+      benchmark: 'gemm',
+      ...(await provenanceOf(device, began)),
+      ...{ baselines: about, codes, rounds, readBytesPerSecond, rows, feedForwards },
+    }
   } finally {
     progress.stop()
     baselines?.[Symbol.dispose]()
@@ -81,28 +88,6 @@ async function runGemm(options: GemmOptions, signal: AbortSignal): Promise<void>
   process.stdout.write(`${[...lines, '', pc.dim(describeMachine(result)), '', ...files].join('\n')}\n`)
 }
 
-async function startBaselines({ baselines, python }: GemmOptions): Promise<{
-  readonly baselines: Baselines | undefined
-  readonly about: GemmResult['baselines']
-}> {
-  if (!baselines) return { baselines: undefined, about: { notRun: 'not asked for' } }
-  try {
-    const started = await Baselines.start(python)
-    return { baselines: started, about: started.about! }
-  } catch (error) {
-    return { baselines: undefined, about: { notRun: error instanceof Error ? error.message : String(error) } }
-  }
-}
-
-function namesOf<T extends string>(known: readonly T[]): (text: string) => readonly T[] {
-  return (text) =>
-    text.split(',').map((name) => {
-      const found = known.find((candidate) => candidate.toLowerCase() === name.toLowerCase())
-      if (found === undefined) throw new InvalidArgumentError(`Expected some of ${known.join(', ')}.`)
-      return found
-    })
-}
-
 function shapeList(text: string): GemmShape[] {
   return text.split(',').map((shape) => {
     const [, n, k] = (/^(\d+)x(\d+)$/.exec(shape) ?? []).map(Number)
@@ -111,16 +96,4 @@ function shapeList(text: string): GemmShape[] {
     }
     return { n, k, layers: [`${n} × ${k}`] }
   })
-}
-
-function tokenList(text: string): number[] {
-  return text.split(',').map(wholeNumber)
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text)
-  if (!/^\d+$/.test(text) || value < 1 || value > 2 ** 24) {
-    throw new InvalidArgumentError('Expected a whole number of at least 1.')
-  }
-  return value
 }

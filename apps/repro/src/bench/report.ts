@@ -1,74 +1,15 @@
-import { mkdir } from 'node:fs/promises'
-import { cpus } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { writeFileAtomic } from '@fireq/formats'
-import { type CudaDevice, type CudaStatus, cudaStatus } from '@fireq/kernels'
 import { markdownTable } from '../report/markdown.js'
-import { commitOf } from '../report/provenance.js'
 import type { Column, Table } from '../report/report.js'
-import type { BaselinesAbout } from './baselines.js'
 import type { FeedForwardRow } from './feed-forward.js'
 import type { GemmRow, GemmSettings } from './gemm.js'
-import { queryGpu } from './gpu.js'
+import { type BenchResult, describeRun, writeBenchResult } from './provenance.js'
 
 /** Everything that a run found and where it was. */
-export interface GemmResult {
+export interface GemmResult extends BenchResult {
   readonly benchmark: 'gemm'
-  readonly command: string
-  /** ISO 8601, UTC. */
-  readonly date: string
-  readonly commit?: string
-  readonly dirty?: boolean
-  readonly machine: {
-    readonly gpu: string
-    readonly multiprocessors: number
-    readonly driver: string | undefined
-    readonly cuda: string | undefined
-    /** The fastest that the GPU may run: SM, memory; and its power limit. */
-    readonly limits: string | undefined
-    readonly cpu: string
-    readonly node: string
-  }
-  /** What the baselines ran on, or why they didn't. */
-  readonly baselines: BaselinesAbout | { readonly notRun: string }
   readonly codes: GemmSettings['codes']
-  readonly rounds: number
-  /** Of the device's memory, measured before. */
-  readonly readBytesPerSecond: number
   readonly rows: readonly GemmRow[]
   readonly feedForwards: readonly FeedForwardRow[]
-}
-
-export async function resultOf(
-  device: CudaDevice,
-  settings: GemmSettings,
-  baselines: GemmResult['baselines'],
-  measured: Pick<GemmResult, 'readBytesPerSecond' | 'rows' | 'feedForwards'>,
-  began: Date,
-): Promise<GemmResult> {
-  const { driverRelease, toolkitVersion }: CudaStatus = cudaStatus()
-  const limits = await queryGpu('clocks.max.sm', 'clocks.max.mem', 'power.limit')
-  const { FIREQ_COMMIT } = process.env
-  return {
-    benchmark: 'gemm',
-    command: ['fireq-repro', ...process.argv.slice(2)].join(' '),
-    date: began.toISOString(),
-    ...(FIREQ_COMMIT ? { commit: FIREQ_COMMIT } : commitOf(dirname(fileURLToPath(import.meta.url)))),
-    machine: {
-      gpu: device.info.name,
-      multiprocessors: device.info.multiprocessors,
-      driver: driverRelease ?? (await queryGpu('driver_version'))?.[0],
-      cuda: toolkitVersion,
-      limits: limits && `${limits[0]} SM, ${limits[1]} memory, ${limits[2]}`,
-      cpu: cpus()[0]?.model.trim() ?? 'unknown',
-      node: process.version,
-    },
-    baselines,
-    codes: settings.codes,
-    rounds: settings.rounds,
-    ...measured,
-  }
 }
 
 const columns: readonly Column[] = [
@@ -144,30 +85,18 @@ export function ratioTable(rows: readonly GemmRow[]): Table {
 
 /** Where it ran, a line for people. */
 export function describeMachine(result: GemmResult): string {
-  const { machine, baselines, commit, dirty, date, codes, rounds, readBytesPerSecond } = result
-  const read = `${(readBytesPerSecond / 1e12).toFixed(2)} TB/s read`
-  const code = commit ? `commit ${commit.slice(0, 12)}${dirty ? ' with local changes' : ''}` : 'no commit'
-  const versus = 'torch' in baselines ? `PyTorch ${baselines.torch}` : `baselines not run: ${baselines.notRun}`
-  const { gpu, driver, cuda, limits } = machine
-  const range = codes === 'sym' ? '−7…7' : '−8…7'
-  return `${date.slice(0, 16).replace('T', ' ')} UTC, ${code}, ${gpu}, driver ${driver}, CUDA ${cuda}, limits ${limits}, ${read}; ${versus}; codes ${range}, medians of ${rounds}`
+  return describeRun(result, [`codes ${result.codes === 'sym' ? '−7…7' : '−8…7'}`])
 }
 
 /** Writes gemm-<date>.json and .md; returns their paths. */
-export async function writeGemmResult(result: GemmResult, outDir: string): Promise<string[]> {
-  const base = join(outDir, `gemm-${result.date.slice(0, 19).replaceAll(':', '').replace('T', '-')}`)
+export function writeGemmResult(result: GemmResult, outDir: string): Promise<string[]> {
+  const tables = [ratioTable(result.rows), ...shapeTables(result), ...feedForwardTables(result.feedForwards)]
   const text = [
     '# INT4 × FP8 linear layers beside cuBLASLt',
     `\`${result.command}\`: ${describeMachine(result)}. Medians of graph replays in turns; weights rotated past the L2; FP8 with fast accumulation. GB/s count weights, activations and results once. Errors are ‖out − exact‖ / ‖exact‖ in float64 on a sample.`,
-    ...[ratioTable(result.rows), ...shapeTables(result), ...feedForwardTables(result.feedForwards)].flatMap((table) => [
-      table.caption!,
-      markdownTable(table),
-    ]),
+    ...tables.flatMap((table) => [table.caption!, markdownTable(table)]),
   ]
-  await mkdir(outDir, { recursive: true })
-  await writeFileAtomic(`${base}.json`, `${JSON.stringify(result, undefined, 1)}\n`, true)
-  await writeFileAtomic(`${base}.md`, `${text.join('\n\n')}\n`, true)
-  return [`${base}.json`, `${base}.md`]
+  return writeBenchResult(result, text, outDir)
 }
 
 function groupByShape(rows: readonly GemmRow[]): Map<string, GemmRow[]> {
