@@ -1,11 +1,11 @@
 // Packs what the GPU tests and benchmarks need into one folder, for a machine that has an NVIDIA driver and nothing else:
-// node, the native addon with its kernels, and the tests and benchmarks as one file each. `repro bench gemm` there times
-// cuBLASLt too if python3 has PyTorch.
+// node, the native addon with its kernels, and the tests and benchmarks as one file each. `repro bench` there times what
+// PyTorch has too, if python3 has PyTorch.
 //
 //   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node] [--no-build]
 //
 // Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `bench` with the options of `repro bench
-// gemm`; `test` with the options of node's test runner, such as --test-name-pattern=PATTERN; `sanitize` with those, the tests
+// gemm`; `attention` with those of `repro bench attention`; `test` with the options of node's test runner, such as --test-name-pattern=PATTERN; `sanitize` with those, the tests
 // under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one. `--no-build` takes the
 // addon as it is.
 import { spawnSync } from 'node:child_process'
@@ -42,7 +42,7 @@ rmSync(out, { recursive: true, force: true })
 mkdirSync(out, { recursive: true })
 copyFileSync(addon, join(out, 'fireq.node'))
 await bundleScripts()
-for (const name of ['baselines.py', 'gemm_baselines.py'])
+for (const name of ['baselines.py', 'gemm_baselines.py', 'attention_baselines.py'])
   copyFileSync(join(root, 'apps/repro/bench', name), join(out, name))
 if (!options['system-node']) copyFileSync(packedNode(), join(out, 'node.xz'))
 writeRunner()
@@ -102,7 +102,7 @@ function writeRunner() {
   writeFileSync(
     join(out, 'run.sh'),
     `#!/bin/sh
-# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | sanitize] [options of the tests or the benchmarks]
+# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | attention | sanitize] [options of the tests or the benchmarks]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=\${1:-all}
@@ -132,12 +132,17 @@ bench() {
   "$node" "$here/bench.mjs"
   "$node" "$here/repro.mjs" bench gemm "$@"
 }
+attention() {
+  "$node" "$here/repro.mjs" bench attention "$@"
+}
 case $what in
   test) "$node" --test-reporter=spec "$@" "$here/tests.mjs" ;;
   bench) bench "$@" ;;
+  attention) attention "$@" ;;
   all)
     "$node" --test-reporter=spec "$here/tests.mjs"
-    bench "$@"
+    bench
+    attention
     ;;
   sanitize)
     # The tests provoke errors of the API, which they check themselves.
@@ -147,7 +152,7 @@ case $what in
     done
     ;;
   *)
-    echo "expected test, bench or sanitize but received '$what'" >&2
+    echo "expected test, bench, attention or sanitize but received '$what'" >&2
     exit 2
     ;;
 esac

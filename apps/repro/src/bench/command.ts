@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
 import { createProgress } from '../terminal/progress.js'
 import { terminalTable } from '../terminal/table.js'
+import { addAttentionBench } from './attention-command.js'
 import { startBaselines } from './baseline-process.js'
 import { Baselines } from './baselines.js'
 import { benchFeedForwards } from './feed-forward.js'
@@ -32,8 +33,9 @@ interface GemmOptions {
   readonly out: string
 }
 
-/** `bench gemm` */
+/** `bench gemm` and `bench attention` */
 export function addBenchCommand(bench: Command, signal: AbortSignal): void {
+  addAttentionBench(bench, signal)
   bench
     .command('gemm')
     .description(

@@ -1,9 +1,10 @@
 import { type CudaBuffer, type CudaDevice, type CudaStream, quantizeTokens, rmsNormQuantize } from '@fireq/kernels'
 import type { Progress } from '../terminal/progress.js'
-import { type GemmSettings, median } from './gemm.js'
+import type { GemmSettings } from './gemm.js'
 import { activationPattern, bf16Pattern, randomWeight, tokenScales } from './linear-problem.js'
 import { RotatedWeight, timeGraph, uploadRepeated } from './ours.js'
 import type { FeedForwardShape } from './shapes.js'
+import { takeTurns } from './turns.js'
 
 /** Times of one feed-forward network and number of tokens, in µs. */
 export interface FeedForwardRow {
@@ -130,15 +131,10 @@ class FeedForward implements Disposable {
       this.#norm()
       this.#block(i)
     })
-    const contestants = { gemms, block, withNorm }
-    const times = { gemms: [] as number[], block: [] as number[], withNorm: [] as number[] }
-    for (let round = -1; round < rounds; round++) {
-      for (const name of ['gemms', 'block', 'withNorm'] as const) {
-        const time = await timeGraph(stream, contestants[name], count)
-        if (round >= 0) times[name].push(time)
-      }
-    }
-    const microseconds = { gemms: median(times.gemms), block: median(times.block), withNorm: median(times.withNorm) }
+    const contestants = Object.entries({ gemms, block, withNorm }).map(
+      ([name, graph]) => [name as keyof FeedForwardRow['microseconds'], () => timeGraph(stream, graph, count)] as const,
+    )
+    const microseconds = await takeTurns(contestants, rounds)
     return { microseconds, ratio: microseconds.block / microseconds.gemms }
   }
 

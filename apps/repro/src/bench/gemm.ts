@@ -5,6 +5,7 @@ import { readClocks } from './gpu.js'
 import { randomWeight } from './linear-problem.js'
 import { LinearGraph, RotatedWeight } from './ours.js'
 import type { GemmShape } from './shapes.js'
+import { type Contestant, takeTurns } from './turns.js'
 
 export interface GemmSettings {
   readonly shapes: readonly GemmShape[]
@@ -81,17 +82,12 @@ async function benchOne(
   const count = Math.round(Math.min(48, Math.max(2, GRAPH_SECONDS / (operations / 1.2e15 + 5e-6))))
   using graph = await LinearGraph.create(weight, stream, m, count)
   const fp8Error = await baselines?.tokens(m, count)
-  const contestants: [keyof GemmRow['microseconds'], () => Promise<number>][] = [['ours', () => graph.time()]]
+  const contestants: Contestant<keyof GemmRow['microseconds']>[] = [['ours', () => graph.time()]]
   if (baselines !== undefined) for (const name of BASELINES) contestants.push([name, () => baselines.time(name)])
-  const times = new Map(contestants.map(([name]) => [name, [] as number[]]))
-  for (const [, time] of contestants) await time()
-  const clocks = withClocks ? readClocks() : undefined
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, time] of contestants) times.get(name)!.push(await time())
-  }
-  const microseconds = Object.fromEntries(
-    [...times].map(([name, values]) => [name, median(values)]),
-  ) as GemmRow['microseconds']
+  let clocks: Promise<string | undefined> | undefined
+  const microseconds: GemmRow['microseconds'] = await takeTurns(contestants, rounds, () => {
+    if (withClocks) clocks = readClocks()
+  })
   const { ours, fp8Tensor, fp8Row } = microseconds
   const bytes = weight.copies[0]!.bytes + m * k + m * 4 + m * n * 2
   const clocksRead = await clocks
@@ -114,10 +110,4 @@ async function benchOne(
 function describeChoice({ family, features, tokens, split, clusters, cut }: GemmChoice): string {
   const parts = split > 1 ? ` / ${split}` : cut > 0 ? ` shared by ${clusters}` : ''
   return `${family} ${features} × ${tokens}${parts}`
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }

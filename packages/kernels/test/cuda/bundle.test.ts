@@ -30,7 +30,7 @@ describe.skipIf(!hasKernels || cudaStatus().usable)('the bundle for a machine wi
     return spawnSync('sh', [join(folder, 'gpu/run.sh'), ...args], { cwd: tmpdir(), encoding: 'utf8', env })
   }
 
-  it.each(['test', 'bench'])('%s says that there is no GPU, and why', (what) => {
+  it.each(['test', 'bench', 'attention'])('%s says that there is no GPU, and why', (what) => {
     const { status, stdout, stderr } = run(what)
     expect(status, stderr).toBe(0)
     expect(stdout).toMatch(/^skipped: no GPU: no NVIDIA driver: libcuda\.so\.1/m)
@@ -39,6 +39,6 @@ describe.skipIf(!hasKernels || cudaStatus().usable)('the bundle for a machine wi
   it('refuses what it does not know', () => {
     const { status, stderr } = run('tset')
     expect(status).toBe(2)
-    expect(stderr).toContain("expected test, bench or sanitize but received 'tset'")
+    expect(stderr).toContain("expected test, bench, attention or sanitize but received 'tset'")
   })
 })
