@@ -52,16 +52,6 @@ __device__ __forceinline__ uint32_t codes(uint32_t word) {
   return (kNibble < 2 ? word : word >> 8) & (kNibble % 2 ? 0x00f000f0u : 0x000f000fu);
 }
 
-__device__ __forceinline__ float exp2Fast(float x) {
-  float v;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-__device__ __forceinline__ float log2Fast(float x) {
-  float v;
-  asm("lg2.approx.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
 /// Numerators of a lane's key and queries 2l, 2l + 1 → those of its query (lane / 4) and keys 2l, 2l + 1.
 __device__ __forceinline__ uint32_t transpose(float even, float odd) {
   uint32_t halves;
@@ -167,7 +157,7 @@ __device__ __forceinline__ void attend(const Block& block, const Queries (&queri
   for (int i = 0; i < kKeys; i++) {
     const int token = 8 * i + lane / 4;
     const TokenScale scale = unpackScale<kFormat>(block.scales[token]);
-    const float log2Value = log2Fast(scale.value);
+    const float log2Value = ptx::log2Fast(scale.value);
 #pragma unroll
     for (int n = 0; n < kTiles; n++)
 #pragma unroll
@@ -193,7 +183,7 @@ __device__ __forceinline__ void attend(const Block& block, const Queries (&queri
       for (int other = 4; other < 32; other *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, other));
       base[e] = largest == -kInfinity ? 0.f : largest;
       if (__any_sync(~0u, largest > r.largest[e])) {
-        const float shrink = exp2Fast(r.largest[e] - base[e]);
+        const float shrink = ptx::exp2Fast(r.largest[e] - base[e]);
 #pragma unroll
         for (int j = 0; j < 8; j++) r.out[j][e] *= shrink, r.out[j][2 + e] *= shrink;
         r.zeros[e] *= shrink;
@@ -203,9 +193,9 @@ __device__ __forceinline__ void attend(const Block& block, const Queries (&queri
     }
 #pragma unroll
     for (int i = 0; i < kKeys; i++) {
-      p[n][i] = transpose(exp2Fast(t[n][i][0] + (kLog2Numerator - base[0])), exp2Fast(t[n][i][1] + (kLog2Numerator - base[1])));
+      p[n][i] = transpose(ptx::exp2Fast(t[n][i][0] + (kLog2Numerator - base[0])), ptx::exp2Fast(t[n][i][1] + (kLog2Numerator - base[1])));
 #pragma unroll
-      for (int e = 0; e < 2; e++) r.total[e] += exp2Fast(score[n][i][e] - base[e]);
+      for (int e = 0; e < 2; e++) r.total[e] += ptx::exp2Fast(score[n][i][e] - base[e]);
     }
   }
 
@@ -287,7 +277,7 @@ __device__ __forceinline__ void addUp(int queries, int sources, float* factors, 
     for (int other = 1; other < 32; other *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, other));
     const float base = largest == -kInfinity ? 0.f : largest;
     for (int s = lane; s < sources; s += 32) {
-      mine[s] = exp2Fast(largestOf(s, query) - base);
+      mine[s] = ptx::exp2Fast(largestOf(s, query) - base);
       total += mine[s] * totalOf(s, query);
     }
 #pragma unroll

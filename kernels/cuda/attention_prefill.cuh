@@ -118,23 +118,6 @@ constexpr int kAttentionPrefillSharedBytes = sizeof(prefill::Shared<C>) + 1024; 
 
 namespace prefill {
 
-__device__ __forceinline__ float exp2Fast(float x) {
-  float v;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-__device__ __forceinline__ float log2Fast(float x) {
-  float v;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-__device__ __forceinline__ uint32_t packE4m3(float a, float b, float c, float d) {
-  uint32_t v;
-  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\nmov.b32 %0, {low, high};\n}"
-      : "=r"(v) : "f"(a), "f"(b), "f"(c), "f"(d));
-  return v;
-}
-__device__ __forceinline__ void arriveNamed(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 /// v, but ptxas doesn't know: it looks through a copy. nothing: 0.
 __device__ __forceinline__ uint32_t unseen(uint32_t v, uint32_t nothing) {
@@ -235,7 +218,7 @@ struct Softmax {
     each<false>(s, [&](int i, const float (&x)[2][4], const float (&key)[4], const float (&value)[4]) {
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        const float shift = log2Fast(value[k]) - kLog2Most;
+        const float shift = ptx::log2FastFtz(value[k]) - kLog2Most;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
           most[h] = fmaxf(most[h], __fmaf_rn(x[h][k], key[k], shift));
@@ -246,7 +229,7 @@ struct Softmax {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float now = fmaxf(base[h], overQuad(most[h]));
-      shrink[h] = now == base[h] ? 1.f : exp2Fast(base[h] - now);
+      shrink[h] = now == base[h] ? 1.f : ptx::exp2Fast(base[h] - now);
       base[h] = now, total[h] *= shrink[h];
     }
   }
@@ -261,11 +244,11 @@ struct Softmax {
         float v[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-          const float probability = exp2Fast(__fmaf_rn(x[h][k], key[k], -base[h]));
+          const float probability = ptx::exp2Fast(__fmaf_rn(x[h][k], key[k], -base[h]));
           sum[h] += probability, v[k] = probability * value[k];
         }
         uint32_t& word = p[i / 4][i % 4 + h];
-        word = packE4m3(v[0], v[2], v[1], v[3]);
+        word = ptx::packE4m3(v[0], v[2], v[1], v[3]);
         highest |= word + 0x02020202u;  // of 448 (and NaN) it sets the highest bit
       }
     });
@@ -346,7 +329,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     if constexpr (C::kOverlap == Overlap::kAlternate) ptx::syncNamed(2 + group, 256);
   };
   const auto yourTurn = [&] {
-    if constexpr (C::kOverlap == Overlap::kAlternate) arriveNamed(2 + (group ^ 1), 256);
+    if constexpr (C::kOverlap == Overlap::kAlternate) ptx::arriveNamed(2 + (group ^ 1), 256);
   };
   // All that the products take is in its registers before the first one begins.
   const auto begin = [&] {

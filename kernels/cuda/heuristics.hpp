@@ -23,8 +23,9 @@ namespace detail {
 
 constexpr int ceilDivide(int a, int b) { return (a + b - 1) / b; }
 
-/// A tile shape with the times measured for it on an H200: µs a group of K, µs a tile beside its groups, µs to add up
-/// the parts of K (large: a part that a cluster leaves to another one or takes from it).
+/// A tile shape with times fitted to those of several runs on an H200, which cuBLASLt's of the same runs bring to one
+/// scale: µs a group of K, µs a tile beside its groups, µs to add up the parts of K (large: a part that a cluster leaves to
+/// another one or takes from it).
 struct Candidate {
   GemmFamily family;
   int features, tokens, cluster, perSm, maxSplit;

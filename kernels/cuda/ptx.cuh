@@ -281,6 +281,35 @@ __device__ __forceinline__ float2 unpackHalf(uint32_t v) {
   return f;
 }
 
+// --- arithmetic ------------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ float exp2Fast(float x) {
+  float v;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
+  return v;
+}
+
+__device__ __forceinline__ float log2Fast(float x) {
+  float v;
+  asm("lg2.approx.f32 %0, %1;" : "=f"(v) : "f"(x));
+  return v;
+}
+
+/// The same; a subnormal x counts as zero.
+__device__ __forceinline__ float log2FastFtz(float x) {
+  float v;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
+  return v;
+}
+
+/// Four E4M3 codes, rounded to nearest even and saturated, a in the lowest byte.
+__device__ __forceinline__ uint32_t packE4m3(float a, float b, float c, float d) {
+  uint32_t v;
+  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\nmov.b32 %0, {low, high};\n}"
+      : "=r"(v) : "f"(a), "f"(b), "f"(c), "f"(d));
+  return v;
+}
+
 // --- shared memory of the cluster ----------------------------------------------------------------------------------
 
 __device__ __forceinline__ void storeSharedFloat4(uint32_t address, float4 v) {
