@@ -11,7 +11,7 @@ using namespace fireq;
     attentionDecode<FORMAT, TILES>(p);                                                                            \
   }
 
-FIREQ_ATTENTION_DECODE(attention_decode_q8_bf16, ScaleFormat::kBf16Symmetric, 1, 3)
-FIREQ_ATTENTION_DECODE(attention_decode_q8_asym, ScaleFormat::kE4m3Asymmetric, 1, 3)
-FIREQ_ATTENTION_DECODE(attention_decode_q16_bf16, ScaleFormat::kBf16Symmetric, 2, 2)
-FIREQ_ATTENTION_DECODE(attention_decode_q16_asym, ScaleFormat::kE4m3Asymmetric, 2, 2)
+FIREQ_ATTENTION_DECODE(attention_decode_q8_sym_d128, KvFormat::kInt4Symmetric, 1, 3)
+FIREQ_ATTENTION_DECODE(attention_decode_q8_asym_d128, KvFormat::kInt4Asymmetric, 1, 3)
+FIREQ_ATTENTION_DECODE(attention_decode_q16_sym_d128, KvFormat::kInt4Symmetric, 2, 2)
+FIREQ_ATTENTION_DECODE(attention_decode_q16_asym_d128, KvFormat::kInt4Asymmetric, 2, 2)

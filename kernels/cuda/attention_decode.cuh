@@ -36,7 +36,7 @@ struct AttentionDecodeParams {
 
 namespace decode {
 
-constexpr int kWarps = 4, kStages = 2, kPageBlocks = kPageTokens / kKvBlockTokens, kKeys = kKvBlockTokens / 8;  // keys of a block that a lane has scores of
+constexpr int kWarps = 4, kStages = 2, kKeys = kKvBlockTokens / 8;  // keys of a block that a lane has scores of
 constexpr int kMaxQueries = 16, kPartialFloats = kMaxQueries * (kHeadDim + 2);
 constexpr float kInfinity = __builtin_huge_valf(), kLog2e = 1.4426950408889634f;
 constexpr float kLog2Numerator = 14.f;  // numerators are up to 2¹⁴: FP16 then reaches down to 2⁻³⁸ of the largest

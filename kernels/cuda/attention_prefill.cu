@@ -1,5 +1,5 @@
-// The instantiations of attention_prefill_tiles.cuh and attention_prefill.cuh: attention_tiles_<scale format> and
-// attention_prefill_<scale format>; with FIREQ_ALL_VARIANTS those that leave a stage of the overlap out, too.
+// The instantiations of attention_prefill_tiles.cuh and attention_prefill.cuh: attention_tiles_<format of the cache>_d<head dim> and
+// attention_prefill_<…>_d<…>; with FIREQ_ALL_VARIANTS those that leave a stage of the overlap out, too.
 #include "attention_info.h"
 #include "attention_prefill.cuh"
 
@@ -22,13 +22,13 @@ using namespace fireq;
   }
 
 extern "C" __device__ const int attention_tiles_shared = sizeof(prefill::TilesShared) + 1024;  // the kernel aligns its base
-FIREQ_ATTENTION_TILES(bf16, ScaleFormat::kBf16Symmetric)
-FIREQ_ATTENTION_TILES(asym, ScaleFormat::kE4m3Asymmetric)
-FIREQ_ATTENTION_PREFILL(bf16, ScaleFormat::kBf16Symmetric, 4, Overlap::kValues)
-FIREQ_ATTENTION_PREFILL(asym, ScaleFormat::kE4m3Asymmetric, 4, Overlap::kValues)
+FIREQ_ATTENTION_TILES(sym_d128, KvFormat::kInt4Symmetric)
+FIREQ_ATTENTION_TILES(asym_d128, KvFormat::kInt4Asymmetric)
+FIREQ_ATTENTION_PREFILL(sym_d128, KvFormat::kInt4Symmetric, 4, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(asym_d128, KvFormat::kInt4Asymmetric, 4, Overlap::kValues)
 #ifdef FIREQ_ALL_VARIANTS
-FIREQ_ATTENTION_PREFILL(bf16_turns, ScaleFormat::kBf16Symmetric, 4, Overlap::kAlternate)
-FIREQ_ATTENTION_PREFILL(bf16_serial, ScaleFormat::kBf16Symmetric, 4, Overlap::kNone)
-FIREQ_ATTENTION_PREFILL(bf16_2stages, ScaleFormat::kBf16Symmetric, 2, Overlap::kValues)
-FIREQ_ATTENTION_PREFILL(bf16_1stage, ScaleFormat::kBf16Symmetric, 1, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(sym_d128_turns, KvFormat::kInt4Symmetric, 4, Overlap::kAlternate)
+FIREQ_ATTENTION_PREFILL(sym_d128_serial, KvFormat::kInt4Symmetric, 4, Overlap::kNone)
+FIREQ_ATTENTION_PREFILL(sym_d128_2stages, KvFormat::kInt4Symmetric, 2, Overlap::kValues)
+FIREQ_ATTENTION_PREFILL(sym_d128_1stage, KvFormat::kInt4Symmetric, 1, Overlap::kValues)
 #endif

@@ -1,4 +1,4 @@
-// The instantiations of attention_store.cuh: attention_store_<scale format>.
+// The instantiations of attention_store.cuh: attention_store_<format of the cache>_d<head dim>.
 #include "attention_info.h"
 #include "attention_store.cuh"
 
@@ -10,5 +10,5 @@ using namespace fireq;
     attentionStore<FORMAT>(p);                                                                               \
   }
 
-FIREQ_ATTENTION_STORE(attention_store_bf16, ScaleFormat::kBf16Symmetric)
-FIREQ_ATTENTION_STORE(attention_store_asym, ScaleFormat::kE4m3Asymmetric)
+FIREQ_ATTENTION_STORE(attention_store_sym_d128, KvFormat::kInt4Symmetric)
+FIREQ_ATTENTION_STORE(attention_store_asym_d128, KvFormat::kInt4Asymmetric)

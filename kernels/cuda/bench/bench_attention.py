@@ -122,7 +122,7 @@ class Problem:
 
     def launch(self, kernels, chunk, out):
         rows = self.heads // self.key_heads * self.width
-        kernel = kernels[f"attention_decode_q{8 if rows <= 8 else 16}_{'asym' if self.asymmetric else 'bf16'}"]
+        kernel = kernels[f"attention_decode_q{8 if rows <= 8 else 16}_{'asym' if self.asymmetric else 'sym'}_d128"]
         chunks = max(1, -(-max(self.lengths) // chunk))
         batch = len(self.lengths)
         partial = torch.full((batch * self.key_heads * chunks * 16 * (D + 2),), float("nan"), device="cuda")
@@ -177,7 +177,7 @@ def main():
     args.add_argument("--json")
     args = args.parse_args()
     module = Module(f"{args.dir}/attention_decode.cubin")
-    kernels = {name: Kernel(module, name) for name in (f"attention_decode_q{r}_{f}" for r in (8, 16) for f in ("bf16", "asym"))}
+    kernels = {name: Kernel(module, name) for name in (f"attention_decode_q{r}_{f}" for r in (8, 16) for f in ("sym_d128", "asym_d128"))}
     check_all(kernels)
     found = []
     for batch, length, key_heads in ((1, 16384, 8), (1, 131072, 8), (16, 4096, 8), (64, 1024, 8), (128, 1024, 8), (256, 1024, 8), (64, 4096, 8),

@@ -29,7 +29,7 @@ def constant(module, name):
 
 def kernels_of(module):
     """→ the kernels that decode tiles, by scale format, and those that attend, by name: all in the module."""
-    tiles = {name: Function(module, f"attention_tiles_{name}", 128, constant(module, "attention_tiles_shared")) for name in ("bf16", "asym")}
+    tiles = {name: Function(module, f"attention_tiles_{name}", 128, constant(module, "attention_tiles_shared")) for name in ("sym_d128", "asym_d128")}
     names = sorted({n.decode() for n in module.image.split(b"\0") if n.startswith(b"attention_prefill_") and n.endswith(b"_shared")})
     kernels = {n[18:-7]: Function(module, n[:-7], THREADS, constant(module, n)) for n in names}
     return tiles, kernels
@@ -108,7 +108,7 @@ def check_all(tiles, kernels):
         worst = {}
         for seed, case in enumerate(CASES):
             problem = Problem(**case, asymmetric="asym" in name, seed=seed)
-            out, run, _ = problem.prepare(tiles[name[:4]], kernel)
+            out, run, _ = problem.prepare(tiles[name[:name.index("_d") + 5]], kernel)
             run()
             torch.cuda.synchronize()
             first = out.clone()
@@ -168,10 +168,10 @@ def main():
             flops = problem.flops()
             rows = None
             for name, kernel in mine.items():
-                out, run, attend = problem.prepare(tiles[name[:4]], kernel)
+                out, run, attend = problem.prepare(tiles[name[:name.index("_d") + 5]], kernel)
                 graphs[name] = capture(run, 3)
-                if name == "bf16":
-                    graphs["bf16, tiles at hand"] = capture(attend, 3)
+                if name == "sym_d128":
+                    graphs["sym_d128, tiles at hand"] = capture(attend, 3)
                 graphs[name].replay()
                 torch.cuda.synchronize()
                 if rows is None:

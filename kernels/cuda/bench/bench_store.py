@@ -287,10 +287,10 @@ def main():
     args.add_argument("--json")
     args = args.parse_args()
     module = Module(f"{args.dir}/attention_store.cubin")
-    functions = {asymmetric: Function(module, f"attention_store_{'asym' if asymmetric else 'bf16'}", THREADS) for asymmetric in (False, True)}
+    functions = {asymmetric: Function(module, f"attention_store_{'asym' if asymmetric else 'sym'}_d128", THREADS) for asymmetric in (False, True)}
     check_store(functions)
     module_decode = Module(f"{args.dir}/attention_decode.cubin")
-    check_decode(functions, {asymmetric: Kernel(module_decode, f"attention_decode_q8_{'asym' if asymmetric else 'bf16'}") for asymmetric in (False, True)})
+    check_decode(functions, {asymmetric: Kernel(module_decode, f"attention_decode_q8_{'asym' if asymmetric else 'sym'}_d128") for asymmetric in (False, True)})
     found = time_store(functions)
     if args.json:
         json.dump(dict(provenance(), **found), open(args.json, "w"), indent=1)

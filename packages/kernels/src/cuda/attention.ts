@@ -1,7 +1,5 @@
-import { attentionKernel } from './attention-info.js'
 import { expect, expectBytes, expectGroups } from './checks.js'
 import type { DecodeBatch } from './decode-batch.js'
-import { KV_HEAD_DIM } from './kv-cache.js'
 import type { PrefillBatch } from './prefill-batch.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -10,13 +8,13 @@ import type { CudaStream } from './stream.js'
 
 interface Attend {
   readonly layer: number
-  /** E4M3 [rows, numAttentionHeads, 128]; the batch says which rows. */
+  /** E4M3 [rows, numAttentionHeads, headDim]; the batch says which rows. */
   readonly q: CudaBuffer
   /** FP32 [rows, numAttentionHeads]. */
   readonly qScale: CudaBuffer
-  /** BF16 [rows, numAttentionHeads, 128]. */
+  /** BF16 [rows, numAttentionHeads, headDim]. */
   readonly out: CudaBuffer
-  /** On the scores. Default: 1/√128. */
+  /** On the scores. Default: 1/√headDim. */
   readonly softmaxScale?: number
 }
 
@@ -40,10 +38,10 @@ const f32 = (value: number) => ({ type: 'f32', value }) as const
  * that of rounding the result to BF16. Query heads of a key-value head times the batch's new tokens are at most 16. Only enqueues.
  */
 export function attendDecode(stream: CudaStream, op: AttendDecode): void {
-  const { batch, layer, numAttentionHeads, q, qScale, out, softmaxScale = KV_HEAD_DIM ** -0.5 } = op
+  const { batch, layer, numAttentionHeads, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5 } = op
   const { cache, sequences, newTokens, pagesPerSequence, chunkTokens, chunks, tables } = batch
-  const { numKeyValueHeads } = cache.spec
-  const what = `attendDecode of q [${sequences * newTokens}, ${numAttentionHeads}, ${KV_HEAD_DIM}], ${numKeyValueHeads} key-value heads`
+  const { numKeyValueHeads, headDim } = cache.spec
+  const what = `attendDecode of q [${sequences * newTokens}, ${numAttentionHeads}, ${headDim}], ${numKeyValueHeads} key-value heads`
   expectGroups(what, numAttentionHeads, numKeyValueHeads)
   const queries = (numAttentionHeads / numKeyValueHeads) * newTokens
   expect(
@@ -52,9 +50,9 @@ export function attendDecode(stream: CudaStream, op: AttendDecode): void {
     `at most 16 queries a key-value head (heads of its group × ${newTokens} new tokens)`,
     queries,
   )
-  checkAttend(what, op, sequences * newTokens * numAttentionHeads)
+  checkAttend(what, op, sequences * newTokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
-  const { kernel, info } = attentionKernel(cache.device, `attention_decode_q${queries <= 8 ? 8 : 16}_${cache.suffix}`)
+  const { kernel, info } = cache.kernel(`attention_decode_q${queries <= 8 ? 8 : 16}`, what)
   const fields = [
     ...[q, qScale, pages, tables.pageTable, tables.lengths, out, tables.partial, tables.arrived],
     ...[numAttentionHeads, numKeyValueHeads, newTokens, pagesPerSequence, chunkTokens].map(i32),
@@ -72,15 +70,15 @@ export function attendDecode(stream: CudaStream, op: AttendDecode): void {
  * enqueues; for no new tokens nothing.
  */
 export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
-  const { batch, layer, q, qScale, out, softmaxScale = KV_HEAD_DIM ** -0.5, dependent = false } = op
+  const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
   const { cache, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
-  const { numKeyValueHeads } = cache.spec
-  const what = `attendPrefill of q [${tokens}, ${numAttentionHeads}, ${KV_HEAD_DIM}], ${numKeyValueHeads} key-value heads`
-  checkAttend(what, op, tokens * numAttentionHeads)
+  const { numKeyValueHeads, headDim } = cache.spec
+  const what = `attendPrefill of q [${tokens}, ${numAttentionHeads}, ${headDim}], ${numKeyValueHeads} key-value heads`
+  checkAttend(what, op, tokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
   if (tokens === 0) return
-  const decode = attentionKernel(cache.device, `attention_tiles_${cache.suffix}`)
-  const attend = attentionKernel(cache.device, `attention_prefill_${cache.suffix}`)
+  const decode = cache.kernel('attention_tiles', what)
+  const attend = cache.kernel('attention_prefill', what)
   const decoding = [
     ...[pages, tables.pageTable, tables.tiles, tables.decoded],
     ...[numKeyValueHeads, pagesPerSequence].map(i32),
@@ -97,11 +95,11 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   stream.launch(attend.kernel, shapeOf(attend, blocks, 1), [{ fields: attending }], what)
 }
 
-function checkAttend(what: string, { q, qScale, out, softmaxScale = 1 }: Attend, rows: number): void {
+function checkAttend(what: string, { q, qScale, out, softmaxScale = 1 }: Attend, rows: number, headDim: number): void {
   expect(Number.isFinite(softmaxScale) && softmaxScale > 0, what, 'a positive softmaxScale', softmaxScale)
   expectBytes(what, {
-    q: [q, rows * KV_HEAD_DIM],
+    q: [q, rows * headDim],
     qScale: [qScale, rows * 4],
-    out: [out, rows * KV_HEAD_DIM * 2],
+    out: [out, rows * headDim * 2],
   })
 }

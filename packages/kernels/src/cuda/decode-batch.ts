@@ -1,6 +1,5 @@
 import type { Handle } from '../backend.js'
 import { allocateAll } from './allocate-all.js'
-import { attentionKernel } from './attention-info.js'
 import { expect, expectWhole } from './checks.js'
 import { chooseDecodeChunk } from './decode-chunks.js'
 import { type CudaKvCache, KV_PAGE_TOKENS } from './kv-cache.js'
@@ -73,14 +72,14 @@ export class DecodeBatch implements Handle {
     expectWhole(what, 'sequences', sequences, 1, 2 ** 16 - 1)
     expectWhole(what, 'pagesPerSequence', pagesPerSequence, 1, cache.pages)
     expectWhole(what, 'newTokens', newTokens, 1, 16)
-    const { device, spec, suffix } = cache
+    const { device, spec } = cache
     const heads = sequences * spec.numKeyValueHeads
     const longest = pagesPerSequence * KV_PAGE_TOKENS
     const chunkTokens = options.chunkTokens ?? chooseDecodeChunk(longest, heads, device.info.multiprocessors)
     expectWhole(what, 'chunkTokens', chunkTokens, KV_PAGE_TOKENS, 2 ** 31 - KV_PAGE_TOKENS)
     expect(chunkTokens % KV_PAGE_TOKENS === 0, what, `chunkTokens a multiple of ${KV_PAGE_TOKENS}`, chunkTokens)
-    const { info } = attentionKernel(device, `attention_decode_q8_${suffix}`)
-    attentionKernel(device, `attention_decode_q16_${suffix}`)
+    const { info } = cache.kernel('attention_decode_q8', what)
+    cache.kernel('attention_decode_q16', what)
     const chunks = chunksOf(pagesPerSequence, chunkTokens)
     // Each warp's factors of the chunks take the place of the pages.
     const mostChunks = Math.floor(info.sharedBytes / (info.threads / 32) / 4)

@@ -45,6 +45,11 @@ export class CudaDevice extends CudaResource<DeviceHandle> {
     return kernel
   }
 
+  /** Whether this build has such a kernel. */
+  hasKernel(name: string): boolean {
+    return this.#kernels.has(name) || this.addon.cudaKernels().some((kernel) => kernel.name === name)
+  }
+
   memory(): CudaMemory {
     return guarded(() => this.addon.cudaMemory(this.native))
   }

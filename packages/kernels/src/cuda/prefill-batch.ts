@@ -1,6 +1,5 @@
 import type { Handle } from '../backend.js'
 import { allocateAll } from './allocate-all.js'
-import { attentionKernel } from './attention-info.js'
 import { expectGroups, expectWhole } from './checks.js'
 import type { CudaKvCache } from './kv-cache.js'
 import { type KvSequence, sequenceTables } from './kv-sequences.js'
@@ -68,8 +67,8 @@ export class PrefillBatch implements Handle {
     const { numKeyValueHeads } = cache.spec
     const what = `prefill batch of ${sequences.length} sequences, ${numAttentionHeads} attention heads`
     expectGroups(what, numAttentionHeads, numKeyValueHeads)
-    const tiles = attentionKernel(cache.device, `attention_tiles_${cache.suffix}`)
-    const { info } = attentionKernel(cache.device, `attention_prefill_${cache.suffix}`)
+    const tiles = cache.kernel('attention_tiles', what)
+    const { info } = cache.kernel('attention_prefill', what)
     const { pageTable, pagesPerSequence, positions, slots } = sequenceTables(cache, sequences, what)
     const cut = cutWork(sequences, numAttentionHeads, info.queries)
     expectWhole(what, 'rows of q', positions.length * numAttentionHeads, 0, 2 ** 31 - 1)

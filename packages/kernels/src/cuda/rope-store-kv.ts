@@ -1,4 +1,3 @@
-import { attentionKernel } from './attention-info.js'
 import { expect, expectBytes, expectGroups, expectWhole } from './checks.js'
 import { type CudaKvCache, KV_HEAD_DIM } from './kv-cache.js'
 import type { CudaBuffer } from './resources.js'
@@ -56,7 +55,7 @@ export function ropeStoreKv(stream: CudaStream, op: RopeStoreKv): void {
     ...(keyScale && queryScale && { keyScale: [keyScale, scaleBytes], queryScale: [queryScale, scaleBytes] }),
   })
   if (tokens === 0) return
-  const { kernel, info } = attentionKernel(cache.device, `attention_store_${cache.suffix}`)
+  const { kernel, info } = cache.kernel('attention_store', what)
   const groups = Math.ceil(heads / info.heads)
   // Two blocks a multiprocessor, all at once.
   const tokensPerBlock = Math.ceil((tokens * groups) / (2 * cache.device.info.multiprocessors))

@@ -3,25 +3,24 @@ import { attendDecode, attendPrefill } from '../../src/cuda/attention.js'
 import { DecodeBatch, type DecodeBatchOptions } from '../../src/cuda/decode-batch.js'
 import { chooseDecodeChunk } from '../../src/cuda/decode-chunks.js'
 import { CudaDevice } from '../../src/cuda/device.js'
-import { CudaKvCache } from '../../src/cuda/kv-cache.js'
+import { CudaKvCache, type CudaKvCacheSpec, type CudaKvFormat } from '../../src/cuda/kv-cache.js'
 import { cutWork, PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch.js'
 import type { CudaBuffer } from '../../src/cuda/resources.js'
 import { type RopeStoreKv, ropeStoreKv } from '../../src/cuda/rope-store-kv.js'
 import type { CudaStream } from '../../src/cuda/stream.js'
-import type { KvCacheSpec } from '../../src/index.js'
 import { loadAddon } from '../../src/native/load.js'
 import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
-import { PAGE_BYTES, PAGE_TOKENS, placeOf, readVector, scalePlace, writeVector } from './kv-layout.js'
+import { KvLayout, PAGE_TOKENS } from './kv-layout.js'
 import { describeFake, fakeFactory, hasKernels } from './support.js'
 
 const describeKernels: typeof describeFake = hasKernels ? describeFake : describe.skip
-const symmetric: KvCacheSpec = {
+const symmetric: CudaKvCacheSpec = {
   numLayers: 2,
   numKeyValueHeads: 4,
   headDim: 128,
   format: { dtype: 'int4', symmetric: true, scale: 'bf16' },
 }
-const asymmetric: KvCacheSpec = { ...symmetric, format: { dtype: 'int4', symmetric: false, scale: 'e4m3' } }
+const asymmetric: CudaKvCacheSpec = { ...symmetric, format: { dtype: 'int4', symmetric: false, scale: 'e4m3' } }
 
 it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this build', () => {
   const names = loadAddon()
@@ -29,33 +28,44 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     .map(({ name }) => name)
     .filter((name) => name.startsWith('attention_'))
   const families = ['store', 'decode_q8', 'decode_q16', 'tiles', 'prefill']
-  const wanted = families.flatMap((family) => ['bf16', 'asym'].map((format) => `attention_${family}_${format}`))
+  const wanted = families.flatMap((family) => ['sym', 'asym'].map((format) => `attention_${family}_${format}_d128`))
   expect(names.sort()).toEqual(wanted.sort())
 })
 
-describe('the layout of a page', () => {
+const formats: readonly CudaKvFormat[] = [symmetric.format, asymmetric.format, { dtype: 'e4m3' }, { dtype: 'bf16' }]
+const layouts = formats.flatMap((format) => [64, 128].map((headDim) => new KvLayout(format, headDim)))
+
+describe.each(layouts)('the layout of a page, $codeBits bits, heads of $headDim', (layout) => {
+  const { codeBits, headDim, pageBytes } = layout
+
   it('has a place of its own for every code and scale, and no room besides', () => {
-    const taken = new Uint8Array(PAGE_BYTES * 2)
+    const taken = new Uint8Array(pageBytes * 2)
     for (const side of ['key', 'value'] as const) {
       for (let token = 0; token < PAGE_TOKENS; token++) {
-        for (let channel = 0; channel < 128; channel++) {
-          const { byte, shift } = placeOf(side, token, channel)
-          taken[byte * 2 + shift / 4]!++
+        for (let channel = 0; channel < headDim; channel++) {
+          const { byte, shift } = layout.placeOf(side, token, channel)
+          for (let nibble = 0; nibble < codeBits / 4; nibble++) taken[byte * 2 + shift / 4 + nibble]!++
         }
-        for (let nibble = 0; nibble < 4; nibble++) taken[scalePlace(side, token) * 2 + nibble]!++
+        if (!layout.hasScales) continue
+        for (let nibble = 0; nibble < 4; nibble++) taken[layout.scalePlace(side, token) * 2 + nibble]!++
       }
     }
     expect(taken.every((count) => count === 1)).toBe(true)
   })
 
   it('gives back what was written', () => {
-    const page = new Uint8Array(PAGE_BYTES).fill(0xa5)
-    const codes = Uint8Array.from({ length: 128 }, (_, i) => (i * 7) % 16)
-    const vector = { codes, scaleBytes: Uint8Array.of(1, 2) }
-    writeVector(page, 'value', 37, vector)
-    expect(readVector(page, 'value', 37)).toEqual(vector)
-    expect(readVector(page, 'value', 36).codes.every((code) => code === 5 || code === 10)).toBe(true)
+    const page = new Uint8Array(pageBytes).fill(0xa5)
+    const codes = Uint16Array.from({ length: headDim }, (_, i) => (i * 4099) % 2 ** codeBits)
+    const vector = { codes, scaleBytes: layout.hasScales ? Uint8Array.of(1, 2) : new Uint8Array(0) }
+    layout.write(page, 'value', 37, vector)
+    expect(layout.read(page, 'value', 37)).toEqual(vector)
+    const left = { 4: [5, 10], 8: [0xa5], 16: [0xa5a5] }[codeBits]
+    expect(layout.read(page, 'value', 36).codes.every((code) => left.includes(code))).toBe(true)
   })
+})
+
+it('a page is 64 tokens of 132 bytes in INT4 with heads of 128', () => {
+  expect(layouts.map(({ pageBytes }) => pageBytes / 64)).toEqual([68, 132, 68, 132, 132, 260, 256, 512])
 })
 
 describe('the length of a chunk', () => {
@@ -174,7 +184,7 @@ describeKernels('attention on a pretended GPU', () => {
     })
 
     it.each([
-      [{ ...symmetric, headDim: 64 }, 4, 'expected headDim 128 but received 64'],
+      [{ ...symmetric, headDim: 80 }, 4, 'expected headDim 64 or 128 but received 80'],
       [
         { ...symmetric, numKeyValueHeads: 0 },
         4,
@@ -182,20 +192,28 @@ describeKernels('attention on a pretended GPU', () => {
       ],
       [{ ...symmetric, numLayers: 1.5 }, 4, 'expected numLayers to be a whole number'],
       [symmetric, 0, 'expected pages to be a whole number from 1 to 33554431 but received 0'],
-      [{ ...symmetric, format: { dtype: 'bf16' } }, 4, 'asymmetric with E4M3 ones but received bf16'],
+      [{ ...symmetric, format: { dtype: 'f32' } }, 4, 'asymmetric with E4M3 ones, E4M3 or BF16 but received F32'],
       [
         { ...symmetric, format: { ...symmetric.format, scale: 'e4m3' } },
         4,
-        'received INT4, symmetric with e4m3 scales',
+        'received INT4, symmetric with E4M3 scales',
       ],
       [
         { ...asymmetric, format: { ...asymmetric.format, scale: 'bf16' } },
         4,
-        'received INT4, asymmetric with bf16 scales',
+        'received INT4, asymmetric with BF16 scales',
       ],
-    ] as [KvCacheSpec, number, string][])('refuses %j with %d pages', (spec, pages, message) => {
+    ] as [CudaKvCacheSpec, number, string][])('refuses %j with %d pages', (spec, pages, message) => {
       expect(() => makeCache(spec, pages)).toThrow(message)
     })
+
+    it.each(layouts)(
+      'has the bytes of its layout: $codeBits bits, heads of $headDim',
+      ({ format, headDim, pageBytes }) => {
+        const cache = makeCache({ numLayers: 1, numKeyValueHeads: 3, headDim, format }, 5)
+        expect(cache.bytes).toBe(5 * 3 * pageBytes)
+      },
+    )
 
     it('gives back what it took when memory runs out', () => {
       driver.fail('cuMemAlloc_v2', 2, 1)

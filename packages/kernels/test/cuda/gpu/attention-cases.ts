@@ -9,7 +9,6 @@ import type { CudaBuffer } from '../../../src/cuda/resources.js'
 import { ropeStoreKv } from '../../../src/cuda/rope-store-kv.js'
 import type { CudaStream } from '../../../src/cuda/stream.js'
 import type { Random } from '../../conformance/random.js'
-import { readVector } from '../kv-layout.js'
 import {
   type AttentionProblem,
   type AttentionSpec,
@@ -17,6 +16,7 @@ import {
   compareAttention,
   DECODE,
   describeAttention,
+  type FormatName,
   makeAttention,
   PREFILL,
   storedIn,
@@ -164,93 +164,94 @@ const kinds = ['equal keys', 'huge token', 'huge channel'] as const
 const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
   pairs.map(([length, newTokens]) => ({ length, newTokens }))
 
-export const attentionCases: readonly GpuCase[] = [true, false].flatMap((symmetric): GpuCase[] => {
-  const format = symmetric ? 'symmetric' : 'asymmetric'
-  return [
-    {
-      name: `decode agrees with the reference for lengths around tiles and pages, empty sequences and pages in random order, ${format}`,
-      async run(device, random) {
-        for (const chunk of [undefined, 64, 128, 512]) {
-          await checkDecode(device, random, { symmetric, ...grouped, lengths: [1] }, chunk)
-          const lengths = [64, 65, 63, 0, 1, 130, 31, 32, 33]
-          await checkDecode(device, random, { symmetric, ...grouped, lengths }, chunk)
-          await checkDecode(device, random, { symmetric, ...grouped, lengths: [1000, 17, 2305] }, chunk)
-        }
-        await checkDecode(device, random, { symmetric, ...grouped, lengths: [0, 0] })
+export const attentionCases: readonly GpuCase[] = (['symmetric', 'asymmetric'] as const).flatMap(
+  (format): GpuCase[] => {
+    return [
+      {
+        name: `decode agrees with the reference for lengths around tiles and pages, empty sequences and pages in random order, ${format}`,
+        async run(device, random) {
+          for (const chunk of [undefined, 64, 128, 512]) {
+            await checkDecode(device, random, { format, ...grouped, lengths: [1] }, chunk)
+            const lengths = [64, 65, 63, 0, 1, 130, 31, 32, 33]
+            await checkDecode(device, random, { format, ...grouped, lengths }, chunk)
+            await checkDecode(device, random, { format, ...grouped, lengths: [1000, 17, 2305] }, chunk)
+          }
+          await checkDecode(device, random, { format, ...grouped, lengths: [0, 0] })
+        },
       },
-    },
-    {
-      name: `decode agrees with the reference for every size of groups and several new tokens, ${format}`,
-      async run(device, random) {
-        for (const [heads, keyHeads, newTokens] of [
-          [2, 2, 1],
-          [32, 8, 1],
-          [32, 2, 1],
-          [5, 1, 3],
-          [8, 2, 2],
-          [8, 2, 4],
-          [8, 8, 8],
-        ] as const) {
-          const lengths = [300, newTokens, 0, 65]
-          await checkDecode(device, random, { symmetric, heads, keyHeads, newTokens, lengths }, 128)
-        }
+      {
+        name: `decode agrees with the reference for every size of groups and several new tokens, ${format}`,
+        async run(device, random) {
+          for (const [heads, keyHeads, newTokens] of [
+            [2, 2, 1],
+            [32, 8, 1],
+            [32, 2, 1],
+            [5, 1, 3],
+            [8, 2, 2],
+            [8, 2, 4],
+            [8, 8, 8],
+          ] as const) {
+            const lengths = [300, newTokens, 0, 65]
+            await checkDecode(device, random, { format, heads, keyHeads, newTokens, lengths }, 128)
+          }
+        },
       },
-    },
-    {
-      name: `decode agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
-      async run(device, random) {
-        for (const kind of kinds) {
-          for (const chunk of [128, 1024])
-            await checkDecode(device, random, { symmetric, ...grouped, lengths: [900, 70], kind }, chunk)
-        }
+      {
+        name: `decode agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
+        async run(device, random) {
+          for (const kind of kinds) {
+            for (const chunk of [128, 1024])
+              await checkDecode(device, random, { format, ...grouped, lengths: [900, 70], kind }, chunk)
+          }
+        },
       },
-    },
-    {
-      name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}`,
-      async run(device, random) {
-        const cases = [
-          news([1, 1]),
-          news([128, 128]),
-          news([129, 129], [63, 63], [64, 64], [65, 65], [2, 2]),
-          news([200, 200], [1, 1], [65, 3], [50, 0], [300, 128], [257, 100], [1000, 77]),
-          news([0, 0], [400, 400]),
-        ]
-        for (const sequences of cases) await checkPrefill(device, random, { symmetric, ...grouped, sequences })
+      {
+        name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}`,
+        async run(device, random) {
+          const cases = [
+            news([1, 1]),
+            news([128, 128]),
+            news([129, 129], [63, 63], [64, 64], [65, 65], [2, 2]),
+            news([200, 200], [1, 1], [65, 3], [50, 0], [300, 128], [257, 100], [1000, 77]),
+            news([0, 0], [400, 400]),
+          ]
+          for (const sequences of cases) await checkPrefill(device, random, { format, ...grouped, sequences })
+        },
       },
-    },
-    {
-      name: `prefill agrees with the reference for every size of groups, ${format}`,
-      async run(device, random) {
-        for (const [heads, keyHeads] of [
-          [4, 4],
-          [32, 2],
-          [7, 1],
-        ] as const) {
-          await checkPrefill(device, random, { symmetric, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
-        }
+      {
+        name: `prefill agrees with the reference for every size of groups, ${format}`,
+        async run(device, random) {
+          for (const [heads, keyHeads] of [
+            [4, 4],
+            [32, 2],
+            [7, 1],
+          ] as const) {
+            await checkPrefill(device, random, { format, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
+          }
+        },
       },
-    },
-    {
-      name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
-      async run(device, random) {
-        for (const kind of kinds) {
-          await checkPrefill(device, random, { symmetric, ...grouped, sequences: news([380, 380], [70, 70]), kind })
-        }
+      {
+        name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
+        async run(device, random) {
+          for (const kind of kinds) {
+            await checkPrefill(device, random, { format, ...grouped, sequences: news([380, 380], [70, 70]), kind })
+          }
+        },
       },
-    },
-    {
-      name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
-      run: (device, random) => generate(device, random, symmetric),
-    },
-  ]
-})
+      {
+        name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
+        run: (device, random) => generate(device, random, format),
+      },
+    ]
+  },
+)
 
 /** Prefill of two sequences and steps of decoding with one captured graph, each against the reference on what the cache then has. */
-async function generate(device: CudaDevice, random: Random, symmetric: boolean): Promise<void> {
+async function generate(device: CudaDevice, random: Random, format: FormatName): Promise<void> {
   const { heads, keyHeads } = grouped
   const width = (heads + 2 * keyHeads) * D
   using stream = device.createStream()
-  using cache = CudaKvCache.create(device, stream, cacheSpecOf(keyHeads, symmetric), { pages: 9 })
+  using cache = CudaKvCache.create(device, stream, cacheSpecOf(keyHeads, format), { pages: 9 })
   const layer = cache.layer(0, 'test')
   stream.fill(layer, 0xff, 'poison')
   const pagesOf = [
@@ -282,19 +283,19 @@ async function generate(device: CudaDevice, random: Random, symmetric: boolean):
     const slots = lengths.flatMap((length, s) =>
       Array.from({ length }, (_, i) => pagesOf[s]![Math.floor(i / 64)]! * 64 + (i % 64)),
     )
-    const exact = storedIn(cache, bytes, slots, readVector)
+    const exact = storedIn(cache, bytes, slots)
     const problem = {
-      ...{ symmetric, heads, keyHeads, pagesOf, pages: cache.pages, cacheSpec: cache.spec, cache: bytes, rows: tokens },
+      ...{ format, heads, keyHeads, pagesOf, pages: cache.pages, cacheSpec: cache.spec, cache: bytes, rows: tokens },
       sequences: lengths.map((length, s) => ({ length, newTokens: newTokens[s]! })),
       exact,
       sizes: exact,
-      largestScale: { key: 1, value: 1 },
+      largest: { key: 15, value: 15 },
       q: decodeE4m3(await stream.download(q, new Uint8Array(tokens * heads * D), 'q')),
       qScale: await stream.download(qScale, new Float32Array(tokens * heads), 'qScale'),
     }
     const actual = await stream.download(out, new Uint16Array(tokens * heads * D), 'out')
     // Elements may be far off where values cancel: the relative error alone counts here.
-    await compareAttention(`${what}, ${symmetric}`, actual, problem, { ...losses, floor: 1 })
+    await compareAttention(`${what}, ${format}`, actual, problem, { ...losses, floor: 1 })
   }
   {
     const sequences = prompts.map((length, s) => ({ length, newTokens: length, pages: pagesOf[s]! }))

@@ -1,18 +1,26 @@
 import assert from 'node:assert/strict'
 import { bf16BitsToF32, f32ToBf16Bits, f32ToE4m3Bits } from '@fireq/formats'
-import type { CudaKvCache } from '../../../src/cuda/kv-cache.js'
-import { type KvCacheSpec, ReferenceBackend } from '../../../src/index.js'
+import type { CudaKvCache, CudaKvCacheSpec, CudaKvFormat } from '../../../src/cuda/kv-cache.js'
+import { ReferenceBackend } from '../../../src/index.js'
 import { quantizeGroups } from '../../../src/ops/quantize-fp8.js'
 import { KvCacheStorage } from '../../../src/reference/kv-cache.js'
 import { singleOp } from '../../conformance/op-case.js'
 import type { Random } from '../../conformance/random.js'
-import { PAGE_BYTES, PAGE_TOKENS, type Side, scaleOf, valuesOf, writeVector } from '../kv-layout.js'
+import { KvLayout, PAGE_TOKENS, type Side, type StoredVector } from '../kv-layout.js'
 
-const D = 128
-const SOFTMAX_SCALE: number = D ** -0.5
+/** What a cache may hold, by the names of tests. */
+export const FORMATS = {
+  symmetric: { dtype: 'int4', symmetric: true, scale: 'bf16' },
+  asymmetric: { dtype: 'int4', symmetric: false, scale: 'e4m3' },
+  e4m3: { dtype: 'e4m3' },
+  bf16: { dtype: 'bf16' },
+} as const satisfies Record<string, CudaKvFormat>
+export type FormatName = keyof typeof FORMATS
 
 export interface AttentionSpec {
-  readonly symmetric: boolean
+  readonly format: FormatName
+  /** Default: 128. */
+  readonly headDim?: number
   readonly heads: number
   readonly keyHeads: number
   readonly sequences: readonly { readonly length: number; readonly newTokens: number }[]
@@ -21,121 +29,143 @@ export interface AttentionSpec {
 
 /** Sequences in pages in random order; codes and scales of tokens that none has are poison. */
 export interface AttentionProblem extends AttentionSpec {
-  readonly cacheSpec: KvCacheSpec
+  readonly cacheSpec: CudaKvCacheSpec
   readonly pages: number
   readonly pagesOf: readonly (readonly number[])[]
-  /** [pages, keyHeads, PAGE_BYTES] */
+  /** [pages, keyHeads, pageBytes] */
   readonly cache: Uint8Array
-  /** What the cache's codes mean, for the reference's op; and the size of values, for bounds: |v| + σ / 4. */
+  /** What the cache's codes mean, for the reference's op; and the size of values, for bounds: |v|, in INT4 + σ / 4. */
   readonly exact: KvCacheStorage
   readonly sizes: KvCacheStorage
-  readonly largestScale: { readonly key: number; readonly value: number }
+  /** |key| and |value| at most, zero points included. */
+  readonly largest: { readonly key: number; readonly value: number }
   /** New tokens, sequence after sequence. */
   readonly rows: number
-  /** E4M3 as numbers [rows, heads · 128], and [rows, heads]. */
+  /** E4M3 as numbers [rows, heads · headDim], and [rows, heads]. */
   readonly q: Float32Array
   readonly qScale: Float32Array
 }
 
-export function cacheSpecOf(keyHeads: number, symmetric: boolean): KvCacheSpec {
-  const format = { dtype: 'int4', symmetric, scale: symmetric ? 'bf16' : 'e4m3' } as const
-  return { numLayers: 1, numKeyValueHeads: keyHeads, headDim: D, format }
+export function cacheSpecOf(keyHeads: number, format: FormatName, headDim = 128): CudaKvCacheSpec {
+  return { numLayers: 1, numKeyValueHeads: keyHeads, headDim, format: FORMATS[format] }
 }
 
-export function describeAttention({ symmetric, heads, keyHeads, sequences, kind = 'random' }: AttentionSpec): string {
+export function describeAttention(spec: AttentionSpec): string {
+  const { format, headDim = 128, heads, keyHeads, sequences, kind = 'random' } = spec
   const lengths = sequences.map(({ length, newTokens }) => `${newTokens} of ${length}`).join(', ')
-  return `${symmetric ? 'symmetric' : 'asymmetric'}, ${heads}/${keyHeads} heads, ${kind}: new tokens ${lengths}`
+  return `${format}, ${heads}/${keyHeads} heads of ${headDim}, ${kind}: new tokens ${lengths}`
 }
 
 export function makeAttention(random: Random, spec: AttentionSpec): AttentionProblem {
-  const { symmetric, heads, keyHeads, sequences, kind = 'random' } = spec
+  const { format, headDim = 128, heads, keyHeads, sequences, kind = 'random' } = spec
+  const layout = new KvLayout(FORMATS[format], headDim)
+  const { pageBytes } = layout
   const needed = sequences.map(({ length }) => Math.ceil(length / PAGE_TOKENS))
   const pages = needed.reduce((sum, count) => sum + count, 0) + 3
   const order = random.shuffle(Array.from({ length: pages }, (_, i) => i))
   const pagesOf = needed.map((count) => order.splice(0, count))
-  const cache = new Uint8Array(pages * keyHeads * PAGE_BYTES).fill(0xff) // NaN scales, zero points of 255
-  const [exact, sizes] = [storage(keyHeads, pages), storage(keyHeads, pages)]
-  const largestScale = { key: 0, value: 0 }
+  const cache = new Uint8Array(pages * keyHeads * pageBytes).fill(0xff) // NaN scales, codes and numbers, zero points of 255
+  const [exact, sizes] = [storage(keyHeads, headDim, pages), storage(keyHeads, headDim, pages)]
+  const largest = { key: 0, value: 0 }
   sequences.forEach(({ length }, s) => {
     for (let position = 0; position < length; position++) {
       const page = pagesOf[s]![Math.floor(position / PAGE_TOKENS)]!
       const place = position % PAGE_TOKENS
       for (let head = 0; head < keyHeads; head++) {
-        const at = (page * keyHeads + head) * PAGE_BYTES
+        const at = (page * keyHeads + head) * pageBytes
         for (const side of ['key', 'value'] as const) {
-          const vector = makeVector(random, side, position, symmetric, kind)
-          writeVector(cache.subarray(at, at + PAGE_BYTES), side, place, vector)
-          const { scale } = scaleOf(vector.scaleBytes, symmetric)
-          largestScale[side] = Math.max(largestScale[side], scale)
-          const values = valuesOf(vector, symmetric)
+          const vector = makeVector(random, layout, side, position, kind)
+          layout.write(cache.subarray(at, at + pageBytes), side, place, vector)
+          const values = layout.valuesOf(vector)
+          const isInt4 = layout.codeBits === 4
+          const { scale } = layout.scaleOf(vector.scaleBytes)
+          const most = isInt4 ? 15 * scale : values.reduce((most, v) => Math.max(most, Math.abs(v)), 0)
+          largest[side] = Math.max(largest[side], most)
           const slot = page * PAGE_TOKENS + place
           exact.write(side, 0, slot, head, values)
-          sizes.write(side, 0, slot, head, side === 'key' ? values : values.map((v) => Math.abs(v) + scale / 4))
+          sizes.write(
+            side,
+            0,
+            slot,
+            head,
+            side === 'key' ? values : values.map((v) => Math.abs(v) + (isInt4 ? scale / 4 : 0)),
+          )
         }
       }
     }
   })
   const rows = sequences.reduce((sum, { newTokens }) => sum + newTokens, 0)
-  const [q, qScale] = [new Float32Array(rows * heads * D), new Float32Array(rows * heads)]
+  const [q, qScale] = [new Float32Array(rows * heads * headDim), new Float32Array(rows * heads)]
   quantizeGroups(
     Float32Array.from(q, () => random.normal()),
-    D,
+    headDim,
     q,
     qScale,
   )
-  const cacheSpec = cacheSpecOf(keyHeads, symmetric)
-  return { ...spec, cacheSpec, pages, pagesOf, cache, exact, sizes, largestScale, rows, q, qScale }
+  const cacheSpec = cacheSpecOf(keyHeads, format, headDim)
+  return { ...spec, cacheSpec, pages, pagesOf, cache, exact, sizes, largest, rows, q, qScale }
 }
 
 /** Codes of a token and head, with its scale. */
-function makeVector(random: Random, side: Side, position: number, symmetric: boolean, kind: string) {
-  const codes = Uint8Array.from({ length: D }, () => random.int(0, 15))
-  if (kind === 'equal keys' && side === 'key') codes.fill(11)
-  if (kind === 'huge channel') codes[side === 'key' ? 3 : 70] = 15
-  const huge = kind === 'huge token' && position === (side === 'key' ? 5 : 9)
-  const scale = (0.05 + 0.2 * random.next()) * (huge ? 200 : 1)
-  const bits = f32ToBf16Bits(scale)
-  const scaleBytes = symmetric
-    ? Uint8Array.of(bits & 255, bits >> 8)
-    : Uint8Array.of(f32ToE4m3Bits(scale), random.int(5, 11))
+function makeVector(random: Random, layout: KvLayout, side: Side, position: number, kind: string): StoredVector {
+  const { codeBits, headDim, format } = layout
+  const isHuge = kind === 'huge token' && position === (side === 'key' ? 5 : 9)
+  const size = (0.05 + 0.2 * random.next()) * (isHuge ? 200 : 1)
+  const hugeChannel = side === 'key' ? 3 : headDim - 58
+  const areEqual = kind === 'equal keys' && side === 'key'
+  // Baselines' numbers are as large as INT4's.
+  const codeOf = (number: number): number => {
+    if (codeBits === 4) return Math.min(15, Math.max(0, Math.round(number + 8)))
+    return codeBits === 8 ? f32ToE4m3Bits(number * 32) : f32ToBf16Bits(number * size)
+  }
+  const numbers = Array.from({ length: headDim }, () => (areEqual ? 3 : random.int(0, 15) - 8 + 0.3 * random.next()))
+  const codes = Uint16Array.from(numbers, codeOf)
+  if (kind === 'huge channel') codes[hugeChannel] = codeOf(codeBits === 4 ? 7 : 14)
+  const bits = f32ToBf16Bits(codeBits === 8 ? size / 32 : size)
+  const isAsymmetric = format.dtype === 'int4' && !format.symmetric
+  const scaleBytes = isAsymmetric
+    ? Uint8Array.of(f32ToE4m3Bits(size), random.int(5, 11))
+    : Uint8Array.of(bits & 255, bits >> 8)
   return { codes, scaleBytes }
 }
 
 /** A cache of the reference backend that keeps numbers as they are. */
-function storage(keyHeads: number, pages: number): KvCacheStorage {
+function storage(keyHeads: number, headDim: number, pages: number): KvCacheStorage {
   return new KvCacheStorage(
-    { ...cacheSpecOf(keyHeads, true), format: { dtype: 'f32' } },
+    { numLayers: 1, numKeyValueHeads: keyHeads, headDim, format: { dtype: 'f32' } },
     { pages, pageSize: PAGE_TOKENS },
   )
 }
 
 /** Keys and values of some slots as a device's cache has them now. */
-export function storedIn(
-  cache: CudaKvCache,
-  bytes: Uint8Array,
-  slots: Iterable<number>,
-  read: ReadVector,
-): KvCacheStorage {
-  const { numKeyValueHeads, format } = cache.spec
-  const result = storage(numKeyValueHeads, cache.pages)
-  const symmetric = format.dtype === 'int4' && format.symmetric
+export function storedIn(cache: CudaKvCache, bytes: Uint8Array, slots: Iterable<number>): KvCacheStorage {
+  const { numKeyValueHeads, headDim, format } = cache.spec
+  const result = storage(numKeyValueHeads, headDim, cache.pages)
+  const layout = new KvLayout(format, headDim)
   for (const slot of slots) {
     for (let head = 0; head < numKeyValueHeads; head++) {
-      const at = (Math.floor(slot / PAGE_TOKENS) * numKeyValueHeads + head) * PAGE_BYTES
+      const at = (Math.floor(slot / PAGE_TOKENS) * numKeyValueHeads + head) * layout.pageBytes
       for (const side of ['key', 'value'] as const) {
-        const vector = read(bytes.subarray(at, at + PAGE_BYTES), side, slot % PAGE_TOKENS)
-        result.write(side, 0, slot, head, valuesOf(vector, symmetric))
+        const vector = layout.read(bytes.subarray(at, at + layout.pageBytes), side, slot % PAGE_TOKENS)
+        result.write(side, 0, slot, head, layout.valuesOf(vector))
       }
     }
   }
   return result
 }
-type ReadVector = typeof import('../kv-layout.js').readVector
 
-/** The reference backend's op on such a cache: [rows, heads · 128]. */
+/** The reference backend's op on such a cache: [rows, heads · headDim]. */
 async function referenceAttention(
   kv: KvCacheStorage,
-  { heads, keyHeads, sequences, pagesOf, q, qScale }: Omit<AttentionProblem, 'exact' | 'sizes' | 'cache'>,
+  {
+    headDim: D = 128,
+    heads,
+    keyHeads,
+    sequences,
+    pagesOf,
+    q,
+    qScale,
+  }: Omit<AttentionProblem, 'exact' | 'sizes' | 'cache'>,
 ): Promise<Float32Array> {
   const columns = Math.max(1, ...pagesOf.map((pages) => pages.length))
   const pageTable = new Int32Array(sequences.length * columns)
@@ -155,8 +185,8 @@ async function referenceAttention(
       pageTable: ['i32', 'sequences', 'pages'],
     },
     outputs: { out: ['f32', 'tokens', heads * D] },
-    attrs: { layer: 0, numAttentionHeads: heads, softmaxScale: SOFTMAX_SCALE, probabilities: 'f32' },
-    kv: { ...cacheSpecOf(keyHeads, true), format: { dtype: 'f32' } },
+    attrs: { layer: 0, numAttentionHeads: heads, softmaxScale: D ** -0.5, probabilities: 'f32' },
+    kv: { numLayers: 1, numKeyValueHeads: keyHeads, headDim: D, format: { dtype: 'f32' } },
   })
   const contextLengths = Int32Array.from(sequences, ({ length }) => length)
   using backend = new ReferenceBackend()
@@ -200,16 +230,16 @@ export async function compareAttention(
     await referenceAttention(problem.sizes, problem),
   ]
   assert.equal(actual.length, exact.length, what)
-  const { heads, q, qScale, largestScale, sequences } = problem
+  const { headDim: D = 128, heads, q, qScale, largest, sequences } = problem
   const longest = Math.max(...sequences.map(({ length }) => length))
   let [errors, squares] = [0, 0]
   for (let row = 0; row < qScale.length; row++) {
     let absolute = 0
     for (let i = 0; i < D; i++) absolute += Math.abs(q[row * D + i]!)
-    const delta = score * absolute * qScale[row]! * SOFTMAX_SCALE * largestScale.key * 15
+    const delta = score * absolute * qScale[row]! * D ** -0.5 * largest.key
     for (let at = row * D; at < (row + 1) * D; at++) {
       const [value, wanted] = [bf16BitsToF32(actual[at]!), exact[at]!]
-      const lost = (probability + Math.expm1(2 * delta)) * sizes[at]! + longest * floor * 15 * largestScale.value
+      const lost = (probability + Math.expm1(2 * delta)) * sizes[at]! + longest * floor * largest.value
       const tolerance = Math.abs(wanted) * 2 ** -8 + lost
       const place = `[${Math.floor(row / heads)}, head ${row % heads}, ${at % D}]`
       assert.ok(Math.abs(value - wanted) <= tolerance, `${what}: ${place} is ${value}, not ${wanted} ± ${tolerance}`)

@@ -8,8 +8,8 @@ import type { CudaStream } from '../../../src/cuda/stream.js'
 import { quantizeGroups } from '../../../src/ops/quantize-fp8.js'
 import { roundKvGroup } from '../../../src/reference/kv-format.js'
 import type { Random } from '../../conformance/random.js'
-import { PAGE_BYTES, PAGE_TOKENS, readVector, valuesOf } from '../kv-layout.js'
-import { cacheSpecOf } from './attention-problem.js'
+import { KvLayout, PAGE_TOKENS } from '../kv-layout.js'
+import { cacheSpecOf, FORMATS } from './attention-problem.js'
 import type { GpuCase } from './gpu-case.js'
 
 const D = 128
@@ -111,7 +111,7 @@ function expectedStore(p: StoreProblem): Stored {
   }
   const [q, qScale] = [new Float32Array(tokens * heads * D), new Float32Array(tokens * heads)]
   quantizeGroups(part(0, heads), D, q, qScale)
-  const { format } = cacheSpecOf(keyHeads, symmetric)
+  const format = FORMATS[symmetric ? 'symmetric' : 'asymmetric']
   const rounded = (values: Float32Array): Float32Array => {
     const result = new Float32Array(values.length)
     for (let at = 0; at < values.length; at += D) {
@@ -140,7 +140,9 @@ async function store(device: CudaDevice, stream: CudaStream, p: StoreProblem): P
     return buffer
   }
   const { heads, tokens, pages, keyScale, queryScale } = p
-  const cache = CudaKvCache.create(device, stream, cacheSpecOf(p.keyHeads, p.symmetric), { pages })
+  const cache = CudaKvCache.create(device, stream, cacheSpecOf(p.keyHeads, p.symmetric ? 'symmetric' : 'asymmetric'), {
+    pages,
+  })
   try {
     const layer = cache.layer(0, 'test')
     const [q, qScale] = [allocate(tokens * heads * D), allocate(tokens * heads * 4)]
@@ -183,19 +185,20 @@ function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found
     assert.ok(same(value, expected.q[i]!), `${what}: q[${i}] is ${value}, not ${expected.q[i]}`)
   })
   const written = new Set(p.slots)
+  const layout = new KvLayout(FORMATS[p.symmetric ? 'symmetric' : 'asymmetric'], D)
   for (let slot = 0; slot < p.pages * PAGE_TOKENS; slot++) {
     const token = p.slots.indexOf(slot)
     for (let head = 0; head < p.keyHeads; head++) {
-      const at = (Math.floor(slot / PAGE_TOKENS) * p.keyHeads + head) * PAGE_BYTES
+      const at = (Math.floor(slot / PAGE_TOKENS) * p.keyHeads + head) * layout.pageBytes
       for (const side of ['key', 'value'] as const) {
-        const vector = readVector(cache.subarray(at, at + PAGE_BYTES), side, slot % PAGE_TOKENS)
+        const vector = layout.read(cache.subarray(at, at + layout.pageBytes), side, slot % PAGE_TOKENS)
         const name = `${what}: ${side} of slot ${slot}, head ${head}`
         if (!written.has(slot)) {
           const isLeft = vector.codes.every((code) => code === 5 || code === 10)
           assert.ok(isLeft && vector.scaleBytes.every((byte) => byte === UNTOUCHED), `${name} was written`)
           continue
         }
-        valuesOf(vector, p.symmetric).forEach((value, i) => {
+        layout.valuesOf(vector).forEach((value, i) => {
           const wanted = expected[side === 'key' ? 'k' : 'v'][(token * p.keyHeads + head) * D + i]!
           assert.ok(same(value, wanted), `${name}, channel ${i} is ${value}, not ${wanted}`)
         })
