@@ -7,12 +7,18 @@
 #pragma once
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define FIREQ_ANYWHERE __device__ __forceinline__
+#else
+#define FIREQ_ANYWHERE inline  // for its test on the host
+#endif
+
 namespace fireq {
 
 struct Shares {
   int tiles, groups, clusters, cut;
   /// The first group of a cluster's share in the sequence of all.
-  __device__ __forceinline__ int begin(int cluster) const {
+  FIREQ_ANYWHERE int begin(int cluster) const {
     return static_cast<int>(static_cast<int64_t>(cut) * groups * cluster / clusters);
   }
 };
@@ -23,27 +29,30 @@ struct ShareWalk {
   int cluster, first;  // of the share
   int tile, group, end;
 
-  __device__ __forceinline__ ShareWalk(const Shares& shares, int cluster) : shares(shares), cluster(cluster), first(shares.begin(cluster)) {
+  FIREQ_ANYWHERE ShareWalk(const Shares& shares, int cluster) : shares(shares), cluster(cluster), first(shares.begin(cluster)) {
     const int last = shares.begin(cluster + 1);
     tile = (last - 1) / shares.groups;
     enter(last - tile * shares.groups);
     if (shares.cut == 0) enterWhole(cluster);
   }
-  __device__ __forceinline__ void enter(int last) { group = max(first - tile * shares.groups, 0), end = last; }
-  __device__ __forceinline__ void enterWhole(int next) { tile = next, group = 0, end = shares.groups; }
-  __device__ __forceinline__ void next() {
+  FIREQ_ANYWHERE void enter(int last) {
+    const int before = first - tile * shares.groups;  // groups of the tile that are other clusters'
+    group = before > 0 ? before : 0, end = last;
+  }
+  FIREQ_ANYWHERE void enterWhole(int next) { tile = next, group = 0, end = shares.groups; }
+  FIREQ_ANYWHERE void next() {
     if (tile >= shares.cut) return enterWhole(tile + shares.clusters);
     if (tile * shares.groups <= first) return enterWhole(shares.cut + cluster);
     tile--;
     enter(shares.groups);
   }
-  __device__ __forceinline__ bool done() const { return tile >= shares.tiles; }
-  __device__ __forceinline__ bool leavesSum() const { return end < shares.groups; }
+  FIREQ_ANYWHERE bool done() const { return tile >= shares.tiles; }
+  FIREQ_ANYWHERE bool leavesSum() const { return end < shares.groups; }
   /// Whether the cluster before leaves a sum for this tile; others before that one may, too.
-  __device__ __forceinline__ bool takesSum() const { return group > 0; }
+  FIREQ_ANYWHERE bool takesSum() const { return group > 0; }
   /// Calls f(other) for those others.
   template <class F>
-  __device__ __forceinline__ void forOthers(F f) const {
+  FIREQ_ANYWHERE void forOthers(F f) const {
     for (int other = cluster - 2; shares.begin(other + 1) > tile * shares.groups; other--) f(other);
   }
 };
