@@ -29,7 +29,7 @@ namespace fireq {
 
 struct GemmLargeParams {
   CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
-  // BF16 [M, N], box {64, kStoreTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kStoreTokens}, 64-byte
+  // BF16 [M, N], box {64, kPieceTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kPieceTokens}, 64-byte
   CUtensorMap out;
   const uint8_t* weight;
   const float* tokenScale;

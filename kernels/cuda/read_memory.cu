@@ -2,7 +2,7 @@
 #include <cstdint>
 
 /// sink: written to only if the words' exclusive or is `unlikely`, so that the reads must happen.
-extern "C" __global__ void __launch_bounds__(512) read_memory(const uint4* from, uint32_t vectors, uint32_t unlikely, uint32_t* sink) {
+extern "C" __global__ void __launch_bounds__(512, 2) read_memory(const uint4* from, uint32_t vectors, uint32_t unlikely, uint32_t* sink) {
   constexpr int kUnroll = 8;
   const uint64_t step = static_cast<uint64_t>(gridDim.x) * blockDim.x;
   uint32_t all = 0;

@@ -1,6 +1,6 @@
 """Checks and times variants of the large-M kernel beside cuBLASLt.
 
-usage: python3 bench_large.py <cubin> <kernel,…> [--check] [--shapes NxK,…] [--tokens M,…] [--sweep n,…] [--json file]
+usage: python3 bench_large.py <cubin> <kernel,…> [--check] [--shapes NxK,…] [--tokens M,…] [--sweep n,…] [--clusters n,…] [--cut none,some,all] [--json file]
 """
 import argparse, json
 
@@ -14,15 +14,17 @@ parser.add_argument("cubin")
 parser.add_argument("kernels")
 parser.add_argument("--shapes", default="4096x4096,6144x4096,28672x4096,4096x14336")
 parser.add_argument("--tokens", default="256,1024,4096,16384")
-parser.add_argument("--sweep", default="16")
+parser.add_argument("--sweep", default="8")
+parser.add_argument("--clusters", default="66")
+parser.add_argument("--cut", default="some", help="tiles that are cut among clusters: none, those beyond whole rounds, all")
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--check", action="store_true")
 parser.add_argument("--sustain", type=int, default=0, help="M at which clocks and power are read too")
 parser.add_argument("--json")
 args = parser.parse_args()
-module, sweeps = Module(args.cubin), args.sweep.split(",")
-kernels = {f"{n}/s{s}" if len(sweeps) > 1 else n: GemmLarge(module, n, int(s))
-           for n in args.kernels.split(",") for s in sweeps}
+module, cuts = Module(args.cubin), {"none": 0, "some": None, "all": 1 << 30}
+kernels = {f"{n}/s{s}/c{c}/{cut}": GemmLarge(module, n, int(s), clusters=int(c), cut=cuts[cut])
+           for n in args.kernels.split(",") for s in args.sweep.split(",") for c in args.clusters.split(",") for cut in args.cut.split(",")}
 if args.check:
     for name, kernel in kernels.items():
         print(f"checked {name}, worst error {check(name, kernel):.3g}", flush=True)

@@ -43,6 +43,7 @@ class GemmLarge:
         clusters = min(self.clusters, SMS // info.cluster, tiles if cut == 0 else tiles * (k // 128))
         if cut is None:
             cut = 0 if tiles % clusters == 0 else min(tiles, tiles % clusters + clusters)
+        cut = min(cut, tiles)
         params += pointer(self.kept[0]) + pointer(self.kept[1]) + struct.pack("<5i", m, n, k, self.sweep, cut)
         params += b"\0" * (-len(params) % 64)
         grid = clusters * info.cluster

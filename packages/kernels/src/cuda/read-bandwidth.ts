@@ -6,7 +6,7 @@ const BYTES = 2 ** 29
 const READS = 8
 const THREADS = 512
 /** What a multiprocessor holds of them at once. */
-const BLOCKS = 4
+const BLOCKS = 2
 
 /** How fast a device's memory is read, in bytes a second: of several turns the best, for comparing kernels with. */
 export async function readBandwidth(device: CudaDevice, stream: CudaStream): Promise<number> {

@@ -28,6 +28,10 @@ const shapes: readonly (readonly [m: number, n: number, k: number])[] = [
   [700, 2064, 1152],
   [1025, 4096, 512],
   [2047, 4096, 1024],
+  // Tiles that are cut among clusters, on an H200.
+  [1100, 4096, 2048],
+  [1300, 4096, 2048],
+  [2047, 2064, 2048],
 ]
 
 const scaleKinds: readonly ScaleKind[] = ['bf16', 'e4m3', 'f32', 'wild', 'huge group', 'with zeros']
@@ -102,7 +106,7 @@ export const linearCases: readonly GpuCase[] = [
     async run(device, random) {
       using first = device.createStream()
       using second = device.createStream()
-      for (const m of [1, 40, 100, 513]) {
+      for (const m of [1, 40, 100, 513, 1300]) {
         using a = await OnDevice.create(device, first, makeProblem(random, { m, n: 4096, k: 2048 }))
         using b = await OnDevice.create(device, second, makeProblem(random, { m, n: 2048, k: 4096, siluMul: true }))
         a.run(first)
