@@ -272,7 +272,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
       for (int unit = 0; unit < kUnits; unit++) {
         if (u == 0) {
-          if (unit == 0) {
+          if (unit == 0 && !first) {
 #pragma unroll
             for (int i = 0; i < kUnits; i++) rescale(i);
           }
