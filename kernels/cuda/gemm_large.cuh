@@ -63,8 +63,9 @@ struct GemmLargeConfig {
   static constexpr int kSlots = 2, kSlotResults = kXBytes / kResultBytes;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
 
-  using Kept = KeptSum<kWarpgroups * 128, kTokenParts, kPartTokens / 2>;
+  using Kept = KeptSum<kWarpgroups, kTokenParts, kPartTokens / 2>;
 
+  static_assert(Kept::kPieceBytes == kResultBytes);
   static_assert(kPartTokens == kResultTokens && kXBytes % kResultBytes == 0, "an accumulator takes 128 tokens");
   static_assert(kDepth == 1 || kTokenParts == 1, "alternating accumulators hold one part each");
   static_assert(kTokens / kCluster <= 256, "a copy-engine box has at most 256 rows");
@@ -80,6 +81,7 @@ struct GemmLargeShared {
   alignas(8) uint64_t full[C::kStages];
   alignas(8) uint64_t empty[C::kStages];
   alignas(8) uint64_t staged[C::kSlots];  // a part of the result waits to be stored
+  alignas(8) uint64_t left;               // the sum that this block keeps for another one is written
 };
 
 template <class C>
@@ -87,7 +89,7 @@ constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the
 
 template <class C>
 constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, kPieceTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
-                                    C::kCodes == Codes::kFull, kScaleBytes<C::kScale>, C::Kept::kBlockWords * 16};
+                                    C::kCodes == Codes::kFull, kScaleBytes<C::kScale>, C::Kept::kBytes};
 
 /// One thread's part of fetching: part 0 the activations, 1 and 2 a block of weights each. A copy of the engine costs its
 /// thread some 150 cycles, so one thread for all of them would fetch a stage slower than it is multiplied.
@@ -124,11 +126,23 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
       }
     }
     if (walk.leavesSum()) continue;
-    // The stages that follow are the result's way out.
+    // The stages that follow are the result's way out; before, the way in of what the cluster before has kept of the tile.
+    const typename C::Kept kept(p.kept, blockIdx.x - C::kCluster);
+    if (part == 0 && walk.takesSum()) {
+#pragma unroll
+      for (int w = 0; w < C::kWarpgroups; w++) kept.wait(w);
+      ptx::fenceAsync();
+    }
     for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) {
       if (part > 0) continue;
+      const uint32_t barrier = full + ring.stage * 8;
       ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
-      ptx::barrierArrive(full + ring.stage * 8);
+      if (!walk.takesSum()) {
+        ptx::barrierArrive(barrier);
+        continue;
+      }
+      ptx::barrierArriveExpect(barrier, C::kXBytes);
+      ptx::copyBulk(ptx::smemAddress(shared.x) + ring.stage * C::kXBytes, kept.sums + slot * C::kXBytes, C::kXBytes, barrier);
     }
   }
 }
@@ -146,7 +160,11 @@ __device__ __forceinline__ void storeResults(const GemmLargeParams& p, GemmLarge
   };
   for (int parity = 0; !walk.done(); walk.next()) {
     stage = pass(walk.end - walk.group);
-    if (walk.leavesSum()) continue;
+    if (walk.leavesSum()) {  // once in a share at most
+      ptx::barrierWait(ptx::smemAddress(&shared.left), 0);
+      typename C::Kept(p.kept, blockIdx.x).publish();
+      continue;
+    }
     int token, feature;
     order.locate(walk.tile, token, feature);
     feature = (feature * C::kCluster + rank) * C::kFeatures, token *= C::kTokens;
@@ -254,7 +272,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
       for (int unit = 0; unit < kUnits; unit++) {
         if (u == 0) {
-          if (unit == 0) {
+          if (unit == 0 && !first) {
 #pragma unroll
             for (int i = 0; i < kUnits; i++) rescale(i);
           }
@@ -346,18 +364,36 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       const typename C::Kept kept(p.kept, blockIdx.x);
 #pragma unroll
       for (int unit = 0; unit < kUnits; unit++) kept.put(unit, d[unit], last);
-      kept.publish();
+      ptx::fenceAsync();
+      __syncwarp();
+      if (lane == 0) ptx::barrierArrive(ptx::smemAddress(&shared.left));
       continue;
     }
-    if (walk.group > 0) {
+    const int firstSlot = ring.stage;
+#pragma unroll
+    for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) ptx::barrierWait(full + ring.stage * 8, ring.parity);
+    // This warpgroup's room for the result of an accumulator.
+    auto room = [&](int unit) {
+      const int result = unit * C::kWarpgroups + warpgroup, stage = (firstSlot + result / C::kSlotResults) % C::kStages;
+      return ptx::smemAddress(shared.x[stage]) + result % C::kSlotResults * kResultBytes;
+    };
+    if (walk.takesSum()) {
 #pragma unroll
       for (int unit = 0; unit < kUnits; unit++)
 #pragma unroll
         for (int i = 0; i < C::kPartTokens / 2; i++) d[unit][i] *= last[i / 2 % 2];
       last[0] = last[1] = 1.f;
+      const typename C::Kept kept(p.kept, blockIdx.x - C::kCluster);
+#pragma unroll
+      for (int unit = 0; unit < kUnits; unit++) {
+        const uint32_t from = room(unit) + thread * 16;
+        kept.addTo(unit, d[unit], [&](int i) { return ptx::loadShared16(from + i * (128 * 16)); });
+      }
+      kept.free();
       walk.forOthers([&](int other) {
         const typename C::Kept kept(p.kept, other * C::kCluster + rank);
-        kept.wait();
+        if (lane == 0) kept.wait(warpgroup);
+        __syncwarp();
 #pragma unroll
         for (int unit = 0; unit < kUnits; unit++) kept.addTo(unit, d[unit]);
         kept.free();
@@ -369,14 +405,10 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       if (i * 128 + thread < C::kTokens) ptx::storeSharedFloat(tokenScales + (i * 128 + thread) * 4, tokenScale[i] * kCodeUnit);
     ptx::syncNamed(1 + warpgroup, 128);
     const int feature = (featureTile * C::kCluster + rank) * C::kFeatures + warpgroup * kBlockRows;
-    const int firstSlot = ring.stage;
-#pragma unroll
-    for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) ptx::barrierWait(full + ring.stage * 8, ring.parity);
 #pragma unroll
     for (int unit = 0; unit < kUnits; unit++) {
-      const int result = unit * C::kWarpgroups + warpgroup, slot = result / C::kSlotResults, stage = (firstSlot + slot) % C::kStages;
-      stageResult<C::kEpilogue>(p, ptx::smemAddress(shared.x[stage]) + result % C::kSlotResults * kResultBytes, d[unit], last,
-                                tokenScales + unit * (C::kPartTokens * 4), feature, token + unit * C::kPartTokens);
+      const int slot = (unit * C::kWarpgroups + warpgroup) / C::kSlotResults;
+      stageResult<C::kEpilogue>(p, room(unit), d[unit], last, tokenScales + unit * (C::kPartTokens * 4), feature, token + unit * C::kPartTokens);
       ptx::fenceAsyncShared();
       __syncwarp();
       if (lane == 0) ptx::barrierArrive(staged + slot * 8);
@@ -395,6 +427,7 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
       ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 4);
     }
     for (int i = 0; i < C::kSlots; i++) ptx::barrierInit(ptx::smemAddress(&shared.staged[i]), C::kSlotResults * 4);
+    ptx::barrierInit(ptx::smemAddress(&shared.left), C::kWarpgroups * 4);
     ptx::barrierInitFence();
   }
   if constexpr (C::kCluster > 1) {

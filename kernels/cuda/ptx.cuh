@@ -155,6 +155,9 @@ __device__ __forceinline__ void storeWait() {
 /// Ordinary writes to shared memory before this are seen by the copy engine and the tensor cores after it.
 __device__ __forceinline__ void fenceAsyncShared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/// The same, of global memory too.
+__device__ __forceinline__ void fenceAsync() { asm volatile("fence.proxy.async;" ::: "memory"); }
+
 // --- dependent launch ----------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void launchDependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }

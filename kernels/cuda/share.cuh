@@ -48,11 +48,12 @@ struct ShareWalk {
   }
   FIREQ_ANYWHERE bool done() const { return tile >= shares.tiles; }
   FIREQ_ANYWHERE bool leavesSum() const { return end < shares.groups; }
-  /// Calls f(other) for the clusters that leave sums for this one's tile.
+  /// Whether the cluster before leaves a sum for this tile; others before that one may, too.
+  FIREQ_ANYWHERE bool takesSum() const { return group > 0; }
+  /// Calls f(other) for those others.
   template <class F>
   FIREQ_ANYWHERE void forOthers(F f) const {
-    if (group == 0) return;
-    for (int other = cluster - 1; shares.begin(other + 1) > tile * shares.groups; other--) f(other);
+    for (int other = cluster - 2; shares.begin(other + 1) > tile * shares.groups; other--) f(other);
   }
 };
 

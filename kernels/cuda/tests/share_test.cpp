@@ -33,10 +33,13 @@ static void check(const Shares& s) {
         continue;
       }
       expect(finished.emplace(walk.tile, cluster).second, "one cluster to finish a tile", s);
-      walk.forOthers([&](int other) {
+      if (!walk.takesSum()) continue;
+      auto take = [&](int other) {
         expect(other >= 0 && other < cluster, "sums of clusters that were started before", s);
         taken[walk.tile].insert(other);
-      });
+      };
+      take(cluster - 1);
+      walk.forOthers(take);
     }
     expect(steps <= s.tiles + 1, "a walk that ends", s);
   }
