@@ -443,12 +443,11 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
     // The three warpgroups share the 3 · 168 registers a thread of the launch: 40 + 2 · 232. More would wait for ever.
     ptx::shrinkRegisters<40>();
     const int part = threadIdx.x / 32 % kFetchParts;
-    if (threadIdx.x % 32 == 0) {
-      if (part <= C::kWarpgroups)
-        fetchTiles<C>(p, shared, order, walk, part);
-      else
-        storeResults<C>(p, shared, order, walk);
-    }
+    if (threadIdx.x % 32 > 0) return;  // lanes that waited for the others would wake at every poll
+    if (part <= C::kWarpgroups)
+      fetchTiles<C>(p, shared, order, walk, part);
+    else
+      storeResults<C>(p, shared, order, walk);
   } else {
     ptx::growRegisters<232>();
     ptx::waitForPrevious();

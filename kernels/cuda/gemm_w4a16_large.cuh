@@ -177,7 +177,8 @@ __device__ __forceinline__ void gemmW4a16Large(const GemmW4a16LargeParams& p) {
     // The three warpgroups share the 3 · 168 registers a thread of the launch: 40 + 2 · 232. More would wait for ever.
     ptx::shrinkRegisters<40>();
     const int part = threadIdx.x / 32 % kFetchParts;
-    if (threadIdx.x % 32 == 0 && part <= C::kWarpgroups) fetchW4a16Tiles<C>(p, shared, order, part);
+    if (threadIdx.x % 32 > 0 || part > C::kWarpgroups) return;  // lanes that waited for the others would wake at every poll
+    fetchW4a16Tiles<C>(p, shared, order, part);
   } else {
     ptx::growRegisters<232>();
     multiplyW4a16Tiles<C>(p, shared, order);

@@ -32,36 +32,55 @@ __device__ __forceinline__ void stagePiece(uint32_t to, const float4 (&v)[kTiles
   }
 }
 
-/// Finishes a warpgroup's accumulator of 64 features from `feature` on and 128 tokens from `token` on, and puts it at `to`.
-/// scale: what d is to be multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'.
-template <Epilogue kEpilogue, class Params>
-__device__ __forceinline__ void stageResult(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
+/// stageResult with (kAdds) or without a residual.
+template <Epilogue kEpilogue, bool kAdds, class Params>
+__device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
                                             uint32_t tokenScale, int feature, int token) {
   constexpr int kTiles = kPieceTokens / 8;
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
   feature += warp * 16;
   const float2 bias = loadBias(p.operands.bias, feature, p.N);
-  const bool adds = kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr;
   uint2 residual[kTiles];
+  float2 scales[2][kTiles];  // a piece's tokens', a piece ahead
   auto loadResidual = [&](int piece) {
 #pragma unroll
     for (int i = 0; i < kTiles; i++) residual[i] = loadTile(p.operands.residual, p.N, p.M, feature, token + (piece * kTiles + i) * 8);
   };
-  if (adds) loadResidual(0);
+  auto loadScales = [&](int piece) {
+#pragma unroll
+    for (int i = 0; i < kTiles; i++) scales[piece % 2][i] = ptx::loadSharedFloat2(tokenScale + ((piece * kTiles + i) * 8 + lane % 4 * 2) * 4);
+  };
+  if constexpr (kAdds) loadResidual(0);
+  loadScales(0);
 #pragma unroll
   for (int piece = 0; piece < kResultPieces; piece++) {
+    const bool more = piece + 1 < kResultPieces;
+    if (more) loadScales(piece + 1);
     float4 v[kTiles];
 #pragma unroll
     for (int i = 0; i < kTiles; i++) {
       const int c = piece * kTiles + i;
-      const float2 t = ptx::loadSharedFloat2(tokenScale + (c * 8 + lane % 4 * 2) * 4);
+      const float2 t = scales[piece % 2][i];
       v[i] = make_float4(d[4 * c] * scale[0] * t.x + bias.x, d[4 * c + 1] * scale[0] * t.y + bias.x, d[4 * c + 2] * scale[1] * t.x + bias.y,
                          d[4 * c + 3] * scale[1] * t.y + bias.y);
-      if (adds) addTile(v[i], residual[i]);
+      if constexpr (kAdds) addTile(v[i], residual[i]);
     }
-    if (adds && piece + 1 < kResultPieces) loadResidual(piece + 1);
+    if constexpr (kAdds)
+      if (more) loadResidual(piece + 1);
     stagePiece<kEpilogue>(to + piece * kPieceBytes, v, warp, lane);
   }
+}
+
+/// Finishes a warpgroup's accumulator of 64 features from `feature` on and 128 tokens from `token` on, and puts it at `to`.
+/// scale: what d is to be multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'.
+template <Epilogue kEpilogue, class Params>
+__device__ __forceinline__ void stageResult(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
+                                            uint32_t tokenScale, int feature, int token) {
+  // Each form is a row of instructions of its own: to jump over what only the other one needs costs fetches of them.
+  if (kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr)
+    stagePieces<kEpilogue, kEpilogue == Epilogue::kLinear>(p, to, d, scale, tokenScale, feature, token);
+  else
+    stagePieces<kEpilogue, false>(p, to, d, scale, tokenScale, feature, token);
 }
 
 /// Stores what stageResult has put at `from`. One thread.
