@@ -344,4 +344,16 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
 
+/// 16 bytes, global → shared, past the L1.
+__device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/// Ends a group of this thread's copies.
+__device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Until at most kLeft groups are on their way.
+template <int kLeft>
+__device__ __forceinline__ void copyWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
 }  // namespace fireq::ptx

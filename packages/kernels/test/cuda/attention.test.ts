@@ -27,9 +27,13 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     .addon!.cudaKernels()
     .map(({ name }) => name)
     .filter((name) => name.startsWith('attention_'))
-  const families = ['store', 'decode_q8', 'decode_q16', 'tiles', 'prefill']
-  const wanted = families.flatMap((family) => ['sym', 'asym'].map((format) => `attention_${family}_${format}_d128`))
-  expect(names.sort()).toEqual(wanted.sort())
+  const families = ['decode_q8', 'decode_q16', 'tiles', 'prefill']
+  const int4 = families.flatMap((family) => ['sym', 'asym'].map((format) => `attention_${family}_${format}_d128`))
+  const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
+    [64, 128].map((headDim) => `${format}_d${headDim}`),
+  )
+  const stores = caches.map((cache) => `attention_store_${cache}`)
+  expect(names.sort()).toEqual([...stores, ...int4].sort())
 })
 
 const formats: readonly CudaKvFormat[] = [symmetric.format, asymmetric.format, { dtype: 'e4m3' }, { dtype: 'bf16' }]
@@ -245,17 +249,17 @@ describeKernels('attention on a pretended GPU', () => {
         dependent: true,
       }
       ropeStoreKv(stream, op)
-      // 52 heads are two groups of 48: ⌈2000 / 264⌉ tokens a block.
-      expect(shape()).toEqual({ grid: [125, 2, 1], threads: 384, shared: 0, dependent: 1 })
+      // Four tokens a block: two times 6 + 2 steps of eight heads. ⌈528 / 250⌉ parts.
+      expect(shape()).toEqual({ grid: [250, 3, 1], threads: 128, shared: 16384, dependent: 1 })
       expect(new Set(words(9)).size).toBe(9)
       expect(words(9).every((address) => address > 0)).toBe(true)
-      expect(ints(72, 4)).toEqual([1000, 44, 4, 8])
+      expect(ints(72, 4)).toEqual([1000, 44, 4, 0])
     })
 
     it('takes no scaling, few tokens, and none', () => {
       const op = given(makeCache(), 3, 8)
       ropeStoreKv(stream, op)
-      expect(shape()).toMatchObject({ grid: [3, 1, 1], dependent: 0 })
+      expect(shape()).toMatchObject({ grid: [1, 2, 1], dependent: 0 }) // six steps of four warps
       expect(words(9).map((address) => address > 0)).toEqual([true, true, true, true, false, false, true, true, true])
       const before = driver.get('launches')
       ropeStoreKv(stream, { ...op, tokens: 0 })

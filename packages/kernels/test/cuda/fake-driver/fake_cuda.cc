@@ -391,7 +391,7 @@ struct Info {
   const char* name;
   int32_t values[5];
 };
-static Info kAttentionInfos[] = {{"attention_store_", {384, 0, 48, 0, 0}},
+static Info kAttentionInfos[] = {{"attention_store_", {128, 16384, 8, 4, 0}},
                                  {"attention_decode_q8", {128, 67584, 0, 8, 8320}},
                                  {"attention_decode_q16", {128, 67584, 0, 16, 8320}},
                                  {"attention_tiles_", {128, 52000, 0, 0, 33792}},

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { bf16BitsToF32, decodeE4m3, f32ToBf16Bits } from '@fireq/formats'
+import { bf16BitsToF32, decodeE4m3, f32ToBf16Bits, roundBf16, roundE4m3 } from '@fireq/formats'
 import type { CudaDevice } from '../../../src/cuda/device.js'
 import { CudaKvCache } from '../../../src/cuda/kv-cache.js'
 import type { CudaBuffer } from '../../../src/cuda/resources.js'
@@ -9,14 +9,14 @@ import { quantizeGroups } from '../../../src/ops/quantize-fp8.js'
 import { roundKvGroup } from '../../../src/reference/kv-format.js'
 import type { Random } from '../../conformance/random.js'
 import { KvLayout, PAGE_TOKENS } from '../kv-layout.js'
-import { cacheSpecOf, FORMATS } from './attention-problem.js'
+import { cacheSpecOf, FORMATS, type FormatName } from './attention-problem.js'
 import type { GpuCase } from './gpu-case.js'
 
-const D = 128
 const UNTOUCHED = 0xa5
 
 interface StoreSpec {
-  readonly symmetric: boolean
+  readonly format: FormatName
+  readonly headDim: number
   readonly heads: number
   readonly keyHeads: number
   readonly tokens: number
@@ -24,6 +24,10 @@ interface StoreSpec {
   readonly adversarial?: boolean
   /** Every so manieth token isn't stored. */
   readonly skips?: number
+  /** Tokens follow each other in the cache from this slot on; default: they lie all over it. */
+  readonly firstSlot?: number
+  /** Llama 3.1's frequencies. */
+  readonly llama31?: boolean
 }
 
 interface StoreProblem extends StoreSpec {
@@ -37,7 +41,7 @@ interface StoreProblem extends StoreSpec {
 }
 
 function makeStore(random: Random, spec: StoreSpec): StoreProblem {
-  const { heads, keyHeads, tokens, scaled = false, adversarial = false, skips = 0 } = spec
+  const { headDim: D, heads, keyHeads, tokens, scaled = false, adversarial = false, skips = 0, firstSlot } = spec
   const width = (heads + 2 * keyHeads) * D
   const values = Float32Array.from({ length: tokens * width }, () => random.normal())
   if (adversarial) {
@@ -48,8 +52,10 @@ function makeStore(random: Random, spec: StoreSpec): StoreProblem {
       (v) => v * 1e-37,
       () => 1,
       (v, head, channel) => (head % 3 === 0 && channel === 5 ? Number.POSITIVE_INFINITY : v),
-      (v, head, channel) => (head % 3 === 1 && channel === 100 ? Number.NaN : v),
+      (v, head, channel) => (head % 3 === 1 && channel === D - 28 ? Number.NaN : v),
       (v) => v * 1e36,
+      (v, _, channel) => (channel % 5 === 0 ? -0 : v),
+      (v, head) => (v * 2 ** ((head * 37) % 253)) / 2 ** 126,
     ]
     for (let i = 0; i < Math.min(tokens, 3 * rows.length) * width; i++) {
       const row = rows[Math.floor(i / width) % rows.length]!
@@ -57,7 +63,8 @@ function makeStore(random: Random, spec: StoreSpec): StoreProblem {
     }
   }
   const pages = Math.ceil(tokens / PAGE_TOKENS) + 2
-  const slots = random.shuffle(Array.from({ length: pages * PAGE_TOKENS }, (_, i) => i)).slice(0, tokens)
+  const order = Array.from({ length: pages * PAGE_TOKENS }, (_, i) => i)
+  const slots = (firstSlot === undefined ? random.shuffle(order) : order.slice(firstSlot)).slice(0, tokens)
   const keyScale = Float32Array.from({ length: keyHeads * D }, () => 2 ** (random.next() * 4 - 2))
   return {
     ...spec,
@@ -65,23 +72,32 @@ function makeStore(random: Random, spec: StoreSpec): StoreProblem {
     qkv: Uint16Array.from(values, f32ToBf16Bits),
     positions: Int32Array.from({ length: tokens }, () => random.int(0, 131071)),
     slots: Int32Array.from(slots, (slot, t) => (skips > 0 && t % skips === 0 ? -1 : slot)),
-    inverseFrequencies: Float32Array.from({ length: D / 2 }, (_, i) => 500000 ** (-i / (D / 2))),
+    inverseFrequencies: inverseFrequencies(D, spec.llama31),
     keyScale: scaled ? keyScale : undefined,
     queryScale: scaled ? keyScale.map((scale) => 1 / scale) : undefined,
   }
 }
 
+/** Llama 3's, and with Llama 3.1's scaling (factor 8, low 1, high 4, 8192 tokens). */
+function inverseFrequencies(headDim: number, llama31 = false): Float32Array {
+  return Float32Array.from({ length: headDim / 2 }, (_, i) => {
+    const frequency = 500000 ** (-i / (headDim / 2))
+    const smooth = Math.min(1, Math.max(0, ((8192 * frequency) / (2 * Math.PI) - 1) / 3))
+    return llama31 ? frequency * (smooth + (1 - smooth) / 8) : frequency
+  })
+}
+
 interface Stored {
   readonly q: Float32Array
   readonly qScale: Float32Array
-  /** [tokens, keyHeads, 128], what the cache is to give back. */
+  /** [tokens, keyHeads, headDim], what the cache is to give back. */
   readonly k: Float32Array
   readonly v: Float32Array
 }
 
 /** The ops step by step, each rounded to FP32 where the kernel has one rounding, then the reference's roundings. */
 function expectedStore(p: StoreProblem): Stored {
-  const { heads, keyHeads, tokens, symmetric } = p
+  const { headDim: D, heads, keyHeads, tokens } = p
   const width = (heads + 2 * keyHeads) * D
   const x = Float32Array.from(p.qkv, bf16BitsToF32)
   for (let t = 0; t < tokens; t++) {
@@ -111,15 +127,24 @@ function expectedStore(p: StoreProblem): Stored {
   }
   const [q, qScale] = [new Float32Array(tokens * heads * D), new Float32Array(tokens * heads)]
   quantizeGroups(part(0, heads), D, q, qScale)
-  const format = FORMATS[symmetric ? 'symmetric' : 'asymmetric']
+  const format = FORMATS[p.format]
   const rounded = (values: Float32Array): Float32Array => {
     const result = new Float32Array(values.length)
     for (let at = 0; at < values.length; at += D) {
-      roundKvGroup(values.subarray(at, at + D), format, result.subarray(at, at + D))
+      const [x, out] = [values.subarray(at, at + D), result.subarray(at, at + D)]
+      if (format.dtype === 'e4m3') roundE4m3Vector(x, out)
+      else roundKvGroup(x, format, out)
     }
     return result
   }
   return { q, qScale, k: rounded(part(heads, keyHeads)), v: rounded(part(heads + keyHeads, keyHeads)) }
+}
+
+/** σ = BF16(max|x| / 448), 2⁻¹²⁶ at least; σ · E4M3(x / σ). */
+function roundE4m3Vector(x: Float32Array, out: Float32Array): void {
+  const most = x.reduce((most, v) => Math.max(most, Math.abs(v)), 0) // NaN if there is one
+  const scale = most < Number.POSITIVE_INFINITY ? Math.max(roundBf16(Math.fround(most / 448)), 2 ** -126) : Number.NaN
+  for (let i = 0; i < x.length; i++) out[i] = scale * roundE4m3(Math.fround(x[i]! / scale))
 }
 
 interface Found {
@@ -139,13 +164,11 @@ async function store(device: CudaDevice, stream: CudaStream, p: StoreProblem): P
     await stream.upload(buffer, values, 'test')
     return buffer
   }
-  const { heads, tokens, pages, keyScale, queryScale } = p
-  const cache = CudaKvCache.create(device, stream, cacheSpecOf(p.keyHeads, p.symmetric ? 'symmetric' : 'asymmetric'), {
-    pages,
-  })
+  const { headDim, heads, tokens, pages, keyScale, queryScale } = p
+  const cache = CudaKvCache.create(device, stream, cacheSpecOf(p.keyHeads, p.format, headDim), { pages })
   try {
     const layer = cache.layer(0, 'test')
-    const [q, qScale] = [allocate(tokens * heads * D), allocate(tokens * heads * 4)]
+    const [q, qScale] = [allocate(tokens * heads * headDim), allocate(tokens * heads * 4)]
     for (const buffer of [layer, q, qScale]) stream.fill(buffer, UNTOUCHED, 'test')
     const scales = keyScale && queryScale && { keyScale: await put(keyScale), queryScale: await put(queryScale) }
     const op = {
@@ -175,6 +198,7 @@ async function store(device: CudaDevice, stream: CudaStream, p: StoreProblem): P
 }
 
 function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found): void {
+  const { headDim: D } = p
   const expected = expectedStore(p)
   const same = (a: number, b: number): boolean => a === b || (Number.isNaN(a) && Number.isNaN(b))
   qScale.forEach((scale, i) => {
@@ -182,10 +206,14 @@ function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found
   })
   decodeE4m3(q).forEach((value, i) => {
     if (expected.qScale[Math.floor(i / D)] === Number.POSITIVE_INFINITY) return // scaled back, all is NaN
-    assert.ok(same(value, expected.q[i]!), `${what}: q[${i}] is ${value}, not ${expected.q[i]}`)
+    const wanted = expected.q[i]!
+    assert.ok(
+      same(value, wanted) && Object.is(value, -0) === Object.is(wanted, -0),
+      `${what}: q[${i}] is ${value}, not ${wanted}`,
+    )
   })
   const written = new Set(p.slots)
-  const layout = new KvLayout(FORMATS[p.symmetric ? 'symmetric' : 'asymmetric'], D)
+  const layout = new KvLayout(FORMATS[p.format], D)
   for (let slot = 0; slot < p.pages * PAGE_TOKENS; slot++) {
     const token = p.slots.indexOf(slot)
     for (let head = 0; head < p.keyHeads; head++) {
@@ -194,7 +222,8 @@ function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found
         const vector = layout.read(cache.subarray(at, at + layout.pageBytes), side, slot % PAGE_TOKENS)
         const name = `${what}: ${side} of slot ${slot}, head ${head}`
         if (!written.has(slot)) {
-          const isLeft = vector.codes.every((code) => code === 5 || code === 10)
+          const left = [5, 10, UNTOUCHED, UNTOUCHED * 257]
+          const isLeft = vector.codes.every((code) => left.includes(code))
           assert.ok(isLeft && vector.scaleBytes.every((byte) => byte === UNTOUCHED), `${name} was written`)
           continue
         }
@@ -207,39 +236,50 @@ function compareStore(what: string, p: StoreProblem, { q, qScale, cache }: Found
   }
 }
 
-const specs: readonly Omit<StoreSpec, 'symmetric'>[] = [
+const specs: readonly Omit<StoreSpec, 'format' | 'headDim'>[] = [
   { tokens: 1, heads: 32, keyHeads: 8 },
   { tokens: 333, heads: 32, keyHeads: 8, skips: 7 },
-  { tokens: 700, heads: 32, keyHeads: 8, scaled: true },
-  { tokens: 64, heads: 32, keyHeads: 32, scaled: true },
+  { tokens: 130, heads: 32, keyHeads: 8, scaled: true, firstSlot: 1, llama31: true },
+  { tokens: 259, heads: 32, keyHeads: 8, scaled: true, firstSlot: 2, skips: 13 },
+  { tokens: 64, heads: 32, keyHeads: 32, scaled: true, firstSlot: 0 },
   { tokens: 50, heads: 6, keyHeads: 2 },
-  { tokens: 90, heads: 7, keyHeads: 1 },
-  { tokens: 1500, heads: 2, keyHeads: 1 },
+  { tokens: 90, heads: 7, keyHeads: 1, firstSlot: 62 },
+  { tokens: 801, heads: 2, keyHeads: 1, llama31: true },
 ]
 
-export const storeCases: readonly GpuCase[] = [true, false].flatMap((symmetric) => {
-  const format = symmetric ? 'symmetric' : 'asymmetric'
-  const run = async (device: CudaDevice, random: Random, spec: Omit<StoreSpec, 'symmetric'>) => {
+export const storeCases: readonly GpuCase[] = (Object.keys(FORMATS) as FormatName[]).flatMap((format) => {
+  const run = async (device: CudaDevice, random: Random, spec: Omit<StoreSpec, 'format'>) => {
     using stream = device.createStream()
-    const problem = makeStore(random, { ...spec, symmetric })
-    const { tokens, heads, keyHeads } = spec
+    const problem = makeStore(random, { ...spec, format })
+    const { tokens, headDim, heads, keyHeads } = spec
     const found = await store(device, stream, problem)
-    compareStore(`${tokens} tokens, ${heads}/${keyHeads} heads, ${format}`, problem, found)
+    compareStore(`${tokens} tokens, ${heads}/${keyHeads} heads of ${headDim}, ${format}`, problem, found)
   }
-  return [
+  return [64, 128].flatMap((headDim) => [
     {
-      name: `rotates, scales, quantizes and stores as the reference does, code by code, ${format}`,
+      name: `rotates, scales, quantizes and stores as the reference does, code by code, ${format}, heads of ${headDim}`,
       async run(device: CudaDevice, random: Random) {
-        for (const spec of specs) await run(device, random, spec)
+        for (const spec of specs) await run(device, random, { ...spec, headDim })
       },
     },
     {
-      name: `stores zeros, subnormals, infinities, NaNs and huge channels as the reference does, ${format}`,
+      name: `stores zeros, subnormals, infinities, NaNs and huge channels as the reference does, ${format}, heads of ${headDim}`,
       async run(device: CudaDevice, random: Random) {
         for (const scaled of [false, true]) {
-          await run(device, random, { tokens: 64, heads: 12, keyHeads: 4, scaled, adversarial: true })
+          for (const firstSlot of [undefined, 2]) {
+            const slots = firstSlot === undefined ? {} : { firstSlot }
+            await run(device, random, {
+              tokens: 60,
+              headDim,
+              heads: 12,
+              keyHeads: 4,
+              scaled,
+              adversarial: true,
+              ...slots,
+            })
+          }
         }
       },
     },
-  ]
+  ])
 })
