@@ -198,7 +198,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 
   const uint32_t full = ptx::smemAddress(shared.full), tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
   const uint32_t weight = ptx::smemAddress(shared.weight) + warpgroup * kBlock;
-  const uint32_t empty = ptx::smemAddress(shared.empty), emptyThere = ptx::clusterAddress(empty, lane % C::kCluster);
+  const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane < C::kCluster ? lane : 0);
   const uint32_t tokenScales = ptx::smemAddress(shared.tokenScale[warpgroup]), staged = ptx::smemAddress(shared.staged);
 
   constexpr int kUnits = C::kTokenParts;
@@ -211,7 +211,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 
   auto release = [&](int stage) {
     __syncwarp();  // all lanes have read
-    ptx::barrierArriveEither(lane == rank, empty + stage * 8, lane < C::kCluster, emptyThere + stage * 8);
+    if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
   };
   // A group's operands come in two steps, each placed where its latency hides under a multiplication: shared memory →
   // registers, then decoding into the registers that the group before the last has left.

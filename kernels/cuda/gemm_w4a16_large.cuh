@@ -137,7 +137,7 @@ struct StorePieces {
 template <class C>
 __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p, GemmW4a16LargeShared<C>& shared, const TileOrder& order) {
   const uint32_t rank = ptx::clusterRank(), lane = threadIdx.x % 32;
-  const uint32_t empty = ptx::smemAddress(shared.empty), emptyThere = ptx::clusterAddress(empty, lane % C::kCluster);
+  const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane % C::kCluster);
   const int warpgroup = threadIdx.x / 128, clusters = gridDim.x / C::kCluster;
   const StorePieces<C> pieces{ptx::smemAddress(shared.store[warpgroup]), warpgroup};
   RescaledBf16Sum<C> sum(shared);
@@ -148,7 +148,7 @@ __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p
     order.locate(t, token, feature);
     sum.add(ring, turns, p.K / kGroupSize, [&](int, int stage) {
       __syncwarp();  // all lanes have read
-      ptx::barrierArriveEither(lane == rank, empty + stage * 8, lane < C::kCluster, emptyThere + stage * 8);
+      if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
     });
     pieces.store(p, sum.d, sum.scale, (feature * C::kCluster + rank) * C::kFeatures + warpgroup * kBlockRows, token * C::kTokens);
   }

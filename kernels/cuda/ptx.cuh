@@ -61,16 +61,6 @@ __device__ __forceinline__ uint32_t clusterAddress(uint32_t address, uint32_t ra
   return mapped;
 }
 
-/// Arrives at `own`, a barrier of this block, if `isOwn`, or else, if `isThere`, at `there`, one of any block of the cluster. The own
-/// one could be had through the cluster, too, but compute-sanitizer's racecheck doesn't see that lanes are ordered by such an arrival.
-__device__ __forceinline__ void barrierArriveEither(bool isOwn, uint32_t own, bool isThere, uint32_t there) {
-  asm volatile(
-      "{\n.reg .pred o, t;\nsetp.ne.u32 o, %0, 0;\nsetp.ne.u32 t, %2, 0;\n"
-      "@o mbarrier.arrive.shared::cta.b64 _, [%1];\n@t mbarrier.arrive.shared::cluster.b64 _, [%3];\n}\n" ::"r"(static_cast<int>(isOwn)),
-      "r"(own), "r"(static_cast<int>(isThere && !isOwn)), "r"(there)
-      : "memory");
-}
-
 __device__ __forceinline__ uint32_t clusterSize() {
   uint32_t size;
   asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
