@@ -219,11 +219,13 @@ async function capture(
     return { queries, graph: resources.keep(repeat((layer) => attendPrefill(stream, { batch, layer, ...queries }))) }
   }
   const pagesPerSequence = Math.max(...pagesOf.map((pages) => pages.length))
-  const batch = resources.keep(DecodeBatch.create(stream, cache, { sequences: lengths.length, pagesPerSequence }))
+  const batch = resources.keep(
+    await DecodeBatch.create(stream, cache, { sequences: lengths.length, pagesPerSequence, numAttentionHeads }),
+  )
   await batch.update(stream, sequences)
   return {
     queries,
-    graph: resources.keep(repeat((layer) => attendDecode(stream, { batch, layer, numAttentionHeads, ...queries }))),
+    graph: resources.keep(repeat((layer) => attendDecode(stream, { batch, layer, ...queries, dependent: true }))),
   }
 }
 

@@ -371,7 +371,7 @@ struct Signature {
 };
 static const Signature kSignatures[] = {
     {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}},
-    {"attention_store_", {88}},    {"attention_decode_", {88}},        {"attention_tiles_", {40}},
+    {"attention_store_", {88}},    {"attention_decode_", {104}},        {"attention_tiles_", {40}},
     {"attention_prefill_", {56}}};
 static std::vector<int64_t> parametersOf(const void* function) {
   for (const Signature& known : kSignatures)
