@@ -1,6 +1,6 @@
 import { expect, expectBytes } from './checks.js'
 import type { DecodeBatch } from './decode-batch.js'
-import type { PrefillBatch } from './prefill-batch.js'
+import { type PrefillBatch, prefillKernels } from './prefill-batch.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
 
@@ -62,8 +62,9 @@ export function attendDecode(stream: CudaStream, op: AttendDecode): void {
 /**
  * The op `attention` for many new tokens a sequence, causal, over the cache, which already holds them, with what was there before:
  * first each key-value head's tokens become FP8 tiles in the batch's memory, then both products are FP8. Probabilities are E4M3 as
- * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them (kernels/cuda/attention_prefill.cuh). Only
- * enqueues; for no new tokens nothing.
+ * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them, and scores are FP16, so exponents of more than a
+ * few hundred lose their last bits (kernels/cuda/attention_prefill_softmax.cuh). The cache is INT4, or E4M3: so a prompt's keys and
+ * values can be attended to in FP8 (the paper's evaluation takes the INT4 ones). Only enqueues; for no new tokens nothing.
  */
 export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
@@ -73,8 +74,7 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   checkAttend(what, op, tokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
   if (tokens === 0) return
-  const decode = cache.kernel('attention_tiles', what)
-  const attend = cache.kernel('attention_prefill', what)
+  const { tiles, attend } = prefillKernels(cache, what)
   const decoding = [
     ...[pages, tables.pageTable, tables.tiles, tables.decoded],
     ...[numKeyValueHeads, pagesPerSequence].map(i32),
@@ -84,10 +84,10 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
     ...[workCount, numAttentionHeads, numKeyValueHeads].map(i32),
     f32(softmaxScale),
   ]
-  const shapeOf = ({ info }: typeof decode, x: number, y: number) =>
+  const shapeOf = ({ info }: typeof tiles, x: number, y: number) =>
     ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
   const blocks = Math.min(workCount, cache.device.info.multiprocessors)
-  stream.launch(decode.kernel, shapeOf(decode, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
+  stream.launch(tiles.kernel, shapeOf(tiles, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
   stream.launch(attend.kernel, shapeOf(attend, blocks, 1), [{ fields: attending }], what)
 }
 

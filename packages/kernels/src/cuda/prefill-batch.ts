@@ -1,5 +1,6 @@
 import type { Handle } from '../backend.js'
 import { allocateAll } from './allocate-all.js'
+import { type AttentionKernel, attentionKernel } from './attention-info.js'
 import { expectGroups, expectWhole } from './checks.js'
 import type { CudaKvCache } from './kv-cache.js'
 import { type KvSequence, sequenceTables } from './kv-sequences.js'
@@ -29,7 +30,7 @@ export interface PrefillTables {
 
 /**
  * One step's sequences with many new tokens each, or few: their pages, and how the work is cut, on the device; and memory for a
- * layer's keys and values in FP8 (264 bytes a token of context and key-value head). For all layers of a cache, on one stream at a
+ * layer's keys and values in FP8 (263 bytes a token of context and key-value head of 128). For all layers of a cache, on one stream at a
  * time. Rows of q and out are the new tokens, sequence after sequence.
  */
 export class PrefillBatch implements Handle {
@@ -67,10 +68,9 @@ export class PrefillBatch implements Handle {
     const { numKeyValueHeads } = cache.spec
     const what = `prefill batch of ${sequences.length} sequences, ${numAttentionHeads} attention heads`
     expectGroups(what, numAttentionHeads, numKeyValueHeads)
-    const tiles = cache.kernel('attention_tiles', what)
-    const { info } = cache.kernel('attention_prefill', what)
+    const { tiles, attend } = prefillKernels(cache, what)
     const { pageTable, pagesPerSequence, positions, slots } = sequenceTables(cache, sequences, what)
-    const cut = cutWork(sequences, numAttentionHeads, info.queries)
+    const cut = cutWork(sequences, numAttentionHeads, attend.info.queries)
     expectWhole(what, 'rows of q', positions.length * numAttentionHeads, 0, 2 ** 31 - 1)
     const data = { pageTable, tiles: cut.tiles, work: cut.work, positions, slots }
     const tileCount = cut.tiles.length / 4
@@ -115,6 +115,18 @@ export class PrefillBatch implements Handle {
   }
 }
 
+/**
+ * What makes tiles of a cache (INT4 or E4M3), and what multiplies them, whatever they were made of; a BackendError for a cache that
+ * there is none for.
+ */
+export function prefillKernels(
+  cache: CudaKvCache,
+  what: string,
+): { readonly tiles: AttentionKernel; readonly attend: AttentionKernel } {
+  const tiles = cache.kernel('attention_tiles', what)
+  return { tiles, attend: attentionKernel(cache.device, `attention_prefill_d${cache.spec.headDim}`) }
+}
+
 type Buffers = PrefillTables & Pick<PrefillBatch, 'positions' | 'slots'>
 type Sizes = Pick<
   PrefillBatch,
@@ -124,6 +136,7 @@ type Sizes = Pick<
 /**
  * [tiles, 4]: sequence, tile of the sequence, the sequence's tokens, 0. [work, 4]: the sequence's first tile, the first query's row
  * in [tokens · numAttentionHeads], queries, tokens that the first one sees; those that see most first, all heads of a piece together.
+ * A piece ends where a tile of its context does, so that one tile alone hides tokens from some of its queries.
  */
 export function cutWork(
   sequences: readonly Pick<PrefillSequence, 'length' | 'newTokens'>[],
@@ -137,8 +150,11 @@ export function cutWork(
     if (newTokens === 0) return
     const firstTile = tiles.length / 4
     for (let tile = 0; tile * TILE_TOKENS < length; tile++) tiles.push(s, tile, length, 0)
-    for (let at = 0; at < newTokens; at += queries) {
-      pieces.push([firstTile, token + at, Math.min(queries, newTokens - at), length - newTokens + at + 1])
+    for (let at = 0; at < newTokens; ) {
+      const before = length - newTokens + at
+      const count = Math.min(queries - (before % queries), newTokens - at)
+      pieces.push([firstTile, token + at, count, before + 1])
+      at += count
     }
     token += newTokens
   })

@@ -28,15 +28,16 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     .addon!.cudaKernels()
     .map(({ name }) => name)
     .filter((name) => name.startsWith('attention_'))
-  const families = ['tiles', 'prefill']
-  const int4 = families.flatMap((family) => ['sym', 'asym'].map((format) => `attention_${family}_${format}_d128`))
+  const dims = [64, 128].map((headDim) => `d${headDim}`)
+  const tiles = ['sym', 'asym', 'e4m3'].flatMap((format) => dims.map((dim) => `attention_tiles_${format}_${dim}`))
+  const prefill = [...tiles, ...dims.map((dim) => `attention_prefill_${dim}`)]
   const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
     [64, 128].map((headDim) => `${format}_d${headDim}`),
   )
   const stores = caches.flatMap((cache) =>
     ['store', 'decode_q8', 'decode_q16'].map((family) => `attention_${family}_${cache}`),
   )
-  expect(names.sort()).toEqual([...stores, ...int4].sort())
+  expect(names.sort()).toEqual([...stores, ...prefill].sort())
 })
 
 const formats: readonly CudaKvFormat[] = [symmetric.format, asymmetric.format, { dtype: 'e4m3' }, { dtype: 'bf16' }]
@@ -76,6 +77,15 @@ it('a page is 64 tokens of 132 bytes in INT4 with heads of 128', () => {
 })
 
 describe('the work of a prefill', () => {
+  it('is cut where tiles of the context end', () => {
+    const { work } = cutWork([{ length: 300, newTokens: 170 }], 1, 128)
+    const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
+    expect(pieces).toEqual([
+      [0, 126, 44, 257],
+      [0, 0, 126, 131],
+    ])
+  })
+
   it('covers every query and head once, what sees most first, and every tile of its context', () => {
     const sequences = [
       { length: 300, newTokens: 300 },
@@ -406,7 +416,9 @@ describeKernels('attention on a pretended GPU', () => {
       { pages: [30], length: 40, newTokens: 8 },
     ]
 
-    it.each([symmetric, asymmetric])('decodes tiles, then attends, the parameters in order: %#', async (spec) => {
+    const e4m3: CudaKvCacheSpec = { ...symmetric, format: { dtype: 'e4m3' } }
+
+    it.each([symmetric, asymmetric, e4m3])('decodes tiles, then attends, the parameters in order: %#', async (spec) => {
       const batch = await makePrefill(makeCache(spec), sequences)
       expect(batch).toMatchObject({ tokens: 138, pagesPerSequence: 3, tileCount: 3, workCount: 3 * 16 })
       expect(await contents(batch.tables.pageTable)).toEqual([4, 9, 2, 30, -1, -1])
@@ -435,6 +447,17 @@ describeKernels('attention on a pretended GPU', () => {
       expect(batch.tables.decoded.bytes).toBe(3 * 4 * 33792)
     })
 
+    it('takes heads of 64', async () => {
+      const batch = await makePrefill(makeCache({ ...symmetric, headDim: 64 }), sequences)
+      const buffers = { q: allocate(138 * 16 * 64), qScale: allocate(138 * 16 * 4), out: allocate(138 * 16 * 128) }
+      attendPrefill(stream, { batch, layer: 1, ...buffers })
+      expect(shape()).toMatchObject({ grid: [48, 1, 1], threads: 384 })
+      expect(driver.lastArguments().getFloat32(52, true)).toBe(64 ** -0.5)
+      expect(() => attendPrefill(stream, { batch, layer: 1, ...buffers, q: buffers.qScale })).toThrow(
+        'attendPrefill of q [138, 16, 64], 4 key-value heads: expected q of at least 141312 bytes but received 8832',
+      )
+    })
+
     it('has a block a multiprocessor at most, can be captured, and does nothing for no new tokens', async () => {
       const cache = makeCache()
       const long = await makePrefill(cache, [
@@ -455,6 +478,9 @@ describeKernels('attention on a pretended GPU', () => {
     it('says what it does not take', async () => {
       const cache = makeCache()
       const what = 'prefill batch of 1 sequences, 16 attention heads'
+      await expect(makePrefill(makeCache({ ...symmetric, format: { dtype: 'bf16' } }), sequences)).rejects.toThrow(
+        'prefill batch of 2 sequences, 16 attention heads: expected a cache that attention_tiles takes but received BF16, heads of 128',
+      )
       const refused = (sequence: PrefillSequence, heads?: number) =>
         expect(makePrefill(cache, [sequence], heads)).rejects
       await refused({ pages: [1], length: 5, newTokens: 5 }, 6).toThrow('one of 4 key-value heads each but received 6')

@@ -44,11 +44,16 @@ const kinds = ['equal keys', 'huge token', 'huge channel'] as const
 const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
   pairs.map(([length, newTokens]) => ({ length, newTokens }))
 
-export const attentionCases: readonly GpuCase[] = (['symmetric', 'asymmetric'] as const).flatMap(
-  (format): GpuCase[] => {
+const prefilled = (['symmetric', 'asymmetric', 'e4m3'] as const).flatMap((format) =>
+  [128, 64].map((headDim) => ({ format, headDim })),
+)
+
+export const attentionCases: readonly GpuCase[] = [
+  ...prefilled.flatMap(({ format, headDim }): GpuCase[] => {
+    const shape = { format, headDim }
     return [
       {
-        name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}`,
+        name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}, heads of ${headDim}`,
         async run(device, random) {
           const cases = [
             news([1, 1]),
@@ -57,36 +62,38 @@ export const attentionCases: readonly GpuCase[] = (['symmetric', 'asymmetric'] a
             news([200, 200], [1, 1], [65, 3], [50, 0], [300, 128], [257, 100], [1000, 77]),
             news([0, 0], [400, 400]),
           ]
-          for (const sequences of cases) await checkPrefill(device, random, { format, ...grouped, sequences })
+          for (const sequences of cases) await checkPrefill(device, random, { ...shape, ...grouped, sequences })
         },
       },
       {
-        name: `prefill agrees with the reference for every size of groups, ${format}`,
+        name: `prefill agrees with the reference for every size of groups, ${format}, heads of ${headDim}`,
         async run(device, random) {
           for (const [heads, keyHeads] of [
             [4, 4],
             [32, 2],
             [7, 1],
           ] as const) {
-            await checkPrefill(device, random, { format, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
+            await checkPrefill(device, random, { ...shape, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
           }
         },
       },
       {
-        name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
+        name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}, heads of ${headDim}`,
         async run(device, random) {
           for (const kind of kinds) {
-            await checkPrefill(device, random, { format, ...grouped, sequences: news([380, 380], [70, 70]), kind })
+            await checkPrefill(device, random, { ...shape, ...grouped, sequences: news([380, 380], [70, 70]), kind })
           }
         },
       },
-      {
-        name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
-        run: (device, random) => generate(device, random, format),
-      },
     ]
-  },
-)
+  }),
+  ...(['symmetric', 'asymmetric'] as const).map(
+    (format): GpuCase => ({
+      name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
+      run: (device, random) => generate(device, random, format),
+    }),
+  ),
+]
 
 /** Prefill of two sequences and steps of decoding with one captured graph, each against the reference on what the cache then has. */
 async function generate(device: CudaDevice, random: Random, format: FormatName): Promise<void> {
