@@ -129,7 +129,7 @@ __device__ __forceinline__ void attend(const typename C::Block& block, const Que
 #pragma unroll
       for (int n = 0; n < kTiles; n++) {
         const uint32_t numerators[2] = {p[n][2 * half], p[n][2 * half + 1]};
-        multiply<false>(running[n].zeros, zeros[2 * half], zeros[2 * half], zeros[2 * half + 1], zeros[2 * half + 1], numerators);
+        ptx::multiply<false>(running[n].zeros, zeros[2 * half], zeros[2 * half], zeros[2 * half + 1], zeros[2 * half + 1], numerators);
       }
   }
 #pragma unroll

@@ -9,39 +9,11 @@ namespace fireq::decode {
 
 constexpr int kKeys = kKvBlockTokens / 8;  // keys of a block that a lane has scores of
 
-template <bool kBf16>
-__device__ __forceinline__ void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
-  if constexpr (kBf16)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
-  else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
-}
-
 /// INT4: nibble j of each half of a word, as FP16: kLowUnit for j = 0, 2, kHighUnit for 1, 3.
 template <int kNibble>
 __device__ __forceinline__ uint32_t codes(uint32_t word) {
   return (kNibble < 2 ? word : word >> 8) & (kNibble % 2 ? 0x00f000f0u : 0x000f000fu);
 }
-/// The two E4M3 numbers in the low or high half of `bytes`, in FP16.
-template <bool kHigh = false>
-__device__ __forceinline__ uint32_t e4m3ToHalves(uint32_t bytes) {
-  uint32_t halves;
-  if constexpr (kHigh)
-    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(bytes));
-  else
-    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, a;\n}" : "=r"(halves) : "r"(bytes));
-  return halves;
-}
-__device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
-  uint32_t v;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(selector));
-  return v;
-}
-
 struct TokenScale {
   float key, keyZero, value;
 };
@@ -49,8 +21,8 @@ struct TokenScale {
 template <KvFormat kFormat>
 __device__ __forceinline__ TokenScale unpackScale(uint32_t word) {
   if constexpr (kFormat == KvFormat::kInt4Asymmetric) {
-    const float2 scales = ptx::unpackHalf(e4m3ToHalves(permute(word, 0, 0x4420)));
-    return {scales.x, __uint_as_float(permute(word, 0x4b000000u, 0x7541)) - 0x1p23f, scales.y};  // 2²³ has ones as its lowest bits
+    const float2 scales = ptx::unpackHalf(ptx::e4m3ToHalves(ptx::permute(word, 0, 0x4420)));
+    return {scales.x, __uint_as_float(ptx::permute(word, 0x4b000000u, 0x7541)) - 0x1p23f, scales.y};  // 2²³ has ones as its lowest bits
   } else
     return {__uint_as_float(word << 16), 8.f, __uint_as_float(word & 0xffff0000u)};
 }
@@ -102,20 +74,20 @@ struct Block {
         for (int s = 0; s < kWords; s++)
 #pragma unroll
           for (int n = 0; n < kTiles; n++) {
-            multiply<false>(dot[n][0], codes<0>(a.w[s]), codes<0>(b.w[s]), codes<1>(a.w[s]), codes<1>(b.w[s]), queries[n].q[2 * s]);
-            multiply<false>(dot[n][1], codes<2>(a.w[s]), codes<2>(b.w[s]), codes<3>(a.w[s]), codes<3>(b.w[s]), queries[n].q[2 * s + 1]);
+            ptx::multiply<false>(dot[n][0], codes<0>(a.w[s]), codes<0>(b.w[s]), codes<1>(a.w[s]), codes<1>(b.w[s]), queries[n].q[2 * s]);
+            ptx::multiply<false>(dot[n][1], codes<2>(a.w[s]), codes<2>(b.w[s]), codes<3>(a.w[s]), codes<3>(b.w[s]), queries[n].q[2 * s + 1]);
           }
       } else if constexpr (kBf16) {
 #pragma unroll
         for (int u = 0; u < 2; u++)
 #pragma unroll
-          for (int n = 0; n < kTiles; n++) multiply<true>(dot[n][u % 2], a.w[2 * u], b.w[2 * u], a.w[2 * u + 1], b.w[2 * u + 1], queries[n].q[2 * read + u]);
+          for (int n = 0; n < kTiles; n++) ptx::multiply<true>(dot[n][u % 2], a.w[2 * u], b.w[2 * u], a.w[2 * u + 1], b.w[2 * u + 1], queries[n].q[2 * read + u]);
       } else {
 #pragma unroll
         for (int u = 0; u < 4; u++) {
-          const uint32_t operand[4] = {e4m3ToHalves(a.w[u]), e4m3ToHalves(b.w[u]), e4m3ToHalves<true>(a.w[u]), e4m3ToHalves<true>(b.w[u])};
+          const uint32_t operand[4] = {ptx::e4m3ToHalves(a.w[u]), ptx::e4m3ToHalves(b.w[u]), ptx::e4m3ToHalves<true>(a.w[u]), ptx::e4m3ToHalves<true>(b.w[u])};
 #pragma unroll
-          for (int n = 0; n < kTiles; n++) multiply<false>(dot[n][u % 2], operand[0], operand[1], operand[2], operand[3], queries[n].q[4 * read + u]);
+          for (int n = 0; n < kTiles; n++) ptx::multiply<false>(dot[n][u % 2], operand[0], operand[1], operand[2], operand[3], queries[n].q[4 * read + u]);
         }
       }
     }
@@ -137,15 +109,15 @@ struct Block {
           const uint32_t a0 = a.w[c], a1 = a.w[c + 1], b0 = b.w[c], b1 = b.w[c + 1];
           if constexpr (Layout::kIsInt4) {
             constexpr int kStride = kHeadDim / 64;
-            multiply<false>(out[c / 2], codes<0>(a0), codes<0>(a1), codes<0>(b0), codes<0>(b1), numerators);
-            multiply<false>(out[c / 2 + kStride], codes<1>(a0), codes<1>(a1), codes<1>(b0), codes<1>(b1), numerators);
-            multiply<false>(out[c / 2 + 2 * kStride], codes<2>(a0), codes<2>(a1), codes<2>(b0), codes<2>(b1), numerators);
-            multiply<false>(out[c / 2 + 3 * kStride], codes<3>(a0), codes<3>(a1), codes<3>(b0), codes<3>(b1), numerators);
+            ptx::multiply<false>(out[c / 2], codes<0>(a0), codes<0>(a1), codes<0>(b0), codes<0>(b1), numerators);
+            ptx::multiply<false>(out[c / 2 + kStride], codes<1>(a0), codes<1>(a1), codes<1>(b0), codes<1>(b1), numerators);
+            ptx::multiply<false>(out[c / 2 + 2 * kStride], codes<2>(a0), codes<2>(a1), codes<2>(b0), codes<2>(b1), numerators);
+            ptx::multiply<false>(out[c / 2 + 3 * kStride], codes<3>(a0), codes<3>(a1), codes<3>(b0), codes<3>(b1), numerators);
           } else if constexpr (kBf16) {
-            multiply<true>(out[2 * read + c / 2], a0, a1, b0, b1, numerators);
+            ptx::multiply<true>(out[2 * read + c / 2], a0, a1, b0, b1, numerators);
           } else {
-            multiply<false>(out[4 * read + c / 2], e4m3ToHalves(a0), e4m3ToHalves(a1), e4m3ToHalves(b0), e4m3ToHalves(b1), numerators);
-            multiply<false>(out[4 * read + 2 + c / 2], e4m3ToHalves<true>(a0), e4m3ToHalves<true>(a1), e4m3ToHalves<true>(b0), e4m3ToHalves<true>(b1),
+            ptx::multiply<false>(out[4 * read + c / 2], ptx::e4m3ToHalves(a0), ptx::e4m3ToHalves(a1), ptx::e4m3ToHalves(b0), ptx::e4m3ToHalves(b1), numerators);
+            ptx::multiply<false>(out[4 * read + 2 + c / 2], ptx::e4m3ToHalves<true>(a0), ptx::e4m3ToHalves<true>(a1), ptx::e4m3ToHalves<true>(b0), ptx::e4m3ToHalves<true>(b1),
                             numerators);
           }
         }
@@ -183,7 +155,7 @@ struct Block {
       if constexpr (kFormat == KvFormat::kInt4Asymmetric) {
         const int token = 8 * i + threadIdx.x % 4 * 2;
         const uint2 words = *reinterpret_cast<const uint2*>(scales() + token);
-        zeros[i] = permute(words.x, words.y, 0x4743) & 0x00ff00ffu;
+        zeros[i] = ptx::permute(words.x, words.y, 0x4743) & 0x00ff00ffu;
         // What lies beyond the length may be anything.
         if (kMasked && token >= left) zeros[i] = 0;
         if (kMasked && token + 1 >= left) zeros[i] &= 0xffffu;

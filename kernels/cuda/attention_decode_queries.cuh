@@ -66,11 +66,11 @@ __device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParam
   for (int s = 0; s < Block::kSteps; s++)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      uint32_t pair = e4m3ToHalves(used ? *reinterpret_cast<const uint16_t*>(from + Block::channel(s, half, l)) : 0);
+      uint32_t pair = ptx::e4m3ToHalves(used ? *reinterpret_cast<const uint16_t*>(from + Block::channel(s, half, l)) : 0);
       const float2 v = ptx::unpackHalf(pair);
       sum += v.x + v.y;
       if constexpr (Block::kBf16) pair = ptx::packBf16(v.x, v.y);
-      if (Block::kSecondHalfHigh && half == 1) asm("mul.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(0x2c002c00u));  // 2⁻⁴ = kLowUnit / kHighUnit
+      if (Block::kSecondHalfHigh && half == 1) pair = ptx::multiplyHalves(pair, 0x2c002c00u);  // 2⁻⁴ = kLowUnit / kHighUnit
       queries.q[s][half] = pair;
     }
   sum += __shfl_xor_sync(~0u, sum, 1);

@@ -346,4 +346,44 @@ __device__ __forceinline__ void copyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
+// --- 16-bit operands -------------------------------------------------------------------------------------------------
+
+/// A warp's mma m16n8k16 of FP16 or BF16 operands into FP32.
+template <bool kBf16>
+__device__ __forceinline__ void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
+  if constexpr (kBf16)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
+}
+
+/// The two E4M3 numbers in the low or high half of a word, in FP16.
+template <bool kHigh = false>
+__device__ __forceinline__ uint32_t e4m3ToHalves(uint32_t bytes) {
+  uint32_t halves;
+  if constexpr (kHigh)
+    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(bytes));
+  else
+    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, a;\n}" : "=r"(halves) : "r"(bytes));
+  return halves;
+}
+
+/// Two FP16 products.
+__device__ __forceinline__ uint32_t multiplyHalves(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("mul.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
+/// Bytes of a (0…3) and b (4…7) that the selector's nibbles name; with bit 3, the byte's sign eight times.
+__device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
+  uint32_t v;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(selector));
+  return v;
+}
+
 }  // namespace fireq::ptx

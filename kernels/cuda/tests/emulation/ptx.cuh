@@ -1,0 +1,135 @@
+// The wrappers of kernels/cuda/ptx.cuh that attention_decode uses, on the host. A bulk copy arrives when it is issued: one that overwrites
+// what is still to be read shows.
+#pragma once
+#include <map>
+
+#include "block.h"
+
+namespace fireq {
+
+constexpr uint32_t kSharedBytes = 227 * 1024;
+extern uint8_t memory[];  // a block's shared memory
+
+namespace ptx {
+
+struct Barrier {
+  int count = 0, arrived = 0;
+  int64_t bytes = 0;
+  uint32_t phase = 0;
+
+  void endIfComplete() {
+    if (arrived != count || bytes != 0) return;
+    arrived = 0;
+    phase ^= 1;
+    emulation::progress++;
+  }
+};
+inline std::map<uint32_t, Barrier> barriers;
+inline const uint8_t *readable = nullptr, *readableEnd = nullptr;  // what bulk copies may read
+
+inline uint32_t smemAddress(const void* p) {
+  const int64_t at = static_cast<const uint8_t*>(p) - memory;
+  if (at < 0 || at >= kSharedBytes) emulation::fail("not an address in shared memory");
+  return static_cast<uint32_t>(at);
+}
+inline void barrierInit(uint32_t barrier, int count) { barriers[barrier] = {count}; }
+inline void barrierInitFence() {}
+inline void barrierArriveExpect(uint32_t barrier, uint32_t bytes) {
+  Barrier& b = barriers.at(barrier);
+  b.arrived++;
+  b.bytes += bytes;
+  b.endIfComplete();
+}
+inline void barrierWait(uint32_t barrier, uint32_t parity) {
+  while (barriers.at(barrier).phase == parity) emulation::yield();
+}
+inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+  const auto* const source = static_cast<const uint8_t*>(from);
+  if (source < readable || source + bytes > readableEnd) emulation::fail("a bulk copy from outside the cache");
+  if (to % 16 || bytes % 16 || (source - readable) % 16) emulation::fail("a bulk copy that isn't aligned");
+  std::memcpy(memory + to, source, bytes);
+  barriers.at(barrier).bytes -= bytes;
+  barriers.at(barrier).endIfComplete();
+}
+inline void fenceAsyncShared() {}
+inline void launchDependents() {}
+inline void waitForPrevious() {}
+
+inline float exp2Fast(float x) { return std::exp2(x); }
+inline float log2FastFtz(float x) { return std::log2(x); }
+
+inline float halfToFloat(uint16_t bits) {
+  _Float16 h;
+  std::memcpy(&h, &bits, 2);
+  return static_cast<float>(h);
+}
+inline uint16_t floatToHalf(float v) {
+  const _Float16 h = static_cast<_Float16>(v);
+  uint16_t bits;
+  std::memcpy(&bits, &h, 2);
+  return bits;
+}
+inline uint16_t floatToBf16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  return static_cast<uint16_t>(std::isnan(v) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline float e4m3ToFloat(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if (exponent == 15 && mantissa == 7) return NAN;
+  const float v = exponent ? std::ldexp(8.f + mantissa, exponent - 10) : std::ldexp(static_cast<float>(mantissa), -9);
+  return bits & 128 ? -v : v;
+}
+inline uint32_t pair(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
+
+inline float2 unpackHalf(uint32_t v) { return {halfToFloat(v & 0xffff), halfToFloat(v >> 16)}; }
+inline uint32_t packHalf(float low, float high) { return pair(floatToHalf(low), floatToHalf(high)); }
+inline uint32_t packBf16(float low, float high) { return pair(floatToBf16(low), floatToBf16(high)); }
+inline uint32_t multiplyHalves(uint32_t a, uint32_t b) {
+  const float2 x = unpackHalf(a), y = unpackHalf(b);
+  return packHalf(x.x * y.x, x.y * y.y);
+}
+template <bool kHigh = false>
+uint32_t e4m3ToHalves(uint32_t bytes) {
+  if (kHigh) bytes >>= 16;
+  return packHalf(e4m3ToFloat(bytes & 255), e4m3ToFloat(bytes >> 8 & 255));
+}
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
+  const uint64_t all = a | static_cast<uint64_t>(b) << 32;
+  uint32_t v = 0;
+  for (int i = 0; i < 4; i++) {
+    const uint8_t byte = all >> 8 * (selector >> 4 * i & 7);
+    const bool sign = selector >> 4 * i & 8;
+    v |= static_cast<uint32_t>(sign ? byte & 128 ? 255 : 0 : byte) << 8 * i;
+  }
+  return v;
+}
+
+inline uint32_t transposeMatrix(uint32_t v) {
+  const auto& rows = emulation::meetWarp({v});
+  const int row = emulation::lane() / 4, column = emulation::lane() % 4 * 2;
+  const auto element = [&](int r, int c) { return static_cast<uint16_t>(rows[r * 4 + c / 2][0] >> c % 2 * 16); };
+  return pair(element(column, row), element(column + 1, row));
+}
+
+template <bool kBf16>
+void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
+  const auto words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});
+  const int g = emulation::lane() / 4, l = emulation::lane() % 4;
+  const auto number = [](uint32_t word, int half) {
+    const uint16_t bits = static_cast<uint16_t>(word >> 16 * half);
+    return kBf16 ? __uint_as_float(static_cast<uint32_t>(bits) << 16) : halfToFloat(bits);
+  };
+  for (int i = 0; i < 4; i++) {  // row g + 8 (i / 2), column 2l + i % 2
+    double sum = d[i];
+    for (int k = 0; k < 16; k++) {
+      const int from = k % 8 / 2;
+      sum += static_cast<double>(number(words[g * 4 + from][k / 8 * 2 + i / 2], k % 2)) *
+             number(words[(2 * l + i % 2) * 4 + from][4 + k / 8], k % 2);
+    }
+    d[i] = static_cast<float>(sum);
+  }
+}
+
+}  // namespace ptx
+}  // namespace fireq
