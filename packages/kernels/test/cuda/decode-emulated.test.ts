@@ -97,8 +97,8 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
       const [most, warps] = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number) as [number, number]
       expect(most).toBe(queries)
       const random = new Random(headDim + queries)
-      for (const { lengths, headDim: wanted = headDim, ...spec } of cases[queries]!) {
-        if (wanted !== headDim) continue
+      for (const { lengths, only, ...spec } of cases[queries]!) {
+        if (only !== undefined && only !== `${format} ${headDim}`) continue
         const sequences = lengths.map((length) => ({ length, newTokens: length === 0 ? 0 : spec.newTokens }))
         const problem = makeAttention(random, { format, headDim, ...spec, sequences })
         const parts = Math.ceil(((spec.heads / spec.keyHeads) * spec.newTokens) / queries)
