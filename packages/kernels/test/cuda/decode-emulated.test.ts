@@ -51,7 +51,7 @@ const cases: Readonly<Record<number, readonly Case[]>> = {
   8: [
     { heads: 4, keyHeads: 2, newTokens: 1, lengths: [64, 33, 0, 1, 31, 130], blocks: 3 },
     { heads: 8, keyHeads: 1, newTokens: 1, lengths: [1300], blocks: 2, kind: 'huge token' },
-    { heads: 2, keyHeads: 1, newTokens: 2, lengths: [2, 500, 3, 700], blocks: 1 },
+    { heads: 4, keyHeads: 2, newTokens: 2, lengths: [2, 900, 3, 1500], blocks: 1 },
   ],
   16: [
     { heads: 20, keyHeads: 2, newTokens: 1, lengths: [40, 0, 65], blocks: 2 },
