@@ -110,22 +110,6 @@ constexpr int kAttentionPrefillSharedBytes = sizeof(prefill::Shared<C>) + 1024; 
 
 namespace prefill {
 
-__device__ __forceinline__ void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-/// Registers whose former values nobody wants.
-template <int kCount>
-__device__ __forceinline__ void anew(float (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
-}
-template <int kCount>
-__device__ __forceinline__ void anew(uint32_t (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; i++) asm volatile("" : "=r"(d[i])::"memory");
-}
-
 /// A lane's channels (a quarter) of its two rows of queries, on their way.
 template <int kHeadDim>
 struct FetchedQueries {
@@ -155,7 +139,7 @@ struct FetchedQueries {
   static __device__ __forceinline__ void prefetch(const AttentionPrefillParams& p, const int4& work) {
     const int row = threadIdx.x % 256 / 2;
     if (row < work.z)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(p.q + (work.y + static_cast<size_t>(row) * p.queryHeads) * kHeadDim + threadIdx.x % 2 * (kHeadDim / 2)));
+      ptx::prefetchL2(p.q + (work.y + static_cast<size_t>(row) * p.queryHeads) * kHeadDim + threadIdx.x % 2 * (kHeadDim / 2));
   }
   /// → A operands of steps of 32 channels, in the order of decoded keys.
   __device__ __forceinline__ void arrange(uint32_t (&q)[kSteps][4]) const {
@@ -168,7 +152,7 @@ struct FetchedQueries {
           // Heads of 128: l is the step, half is h; of 64: l = 2 · step + half.
           const int l = kHeadDim == 128 ? step : 2 * step + half, at = kHeadDim == 128 ? half : 0;
           const uint2 a = low[r][at], b = high[r][at];
-          q[step][2 * half + r] = permute(l / 2 ? a.y : a.x, l / 2 ? b.y : b.x, l % 2 ? 0x7362 : 0x5140);
+          q[step][2 * half + r] = ptx::permute(l / 2 ? a.y : a.x, l / 2 ? b.y : b.x, l % 2 ? 0x7362 : 0x5140);
         }
   }
 };
@@ -185,7 +169,7 @@ __device__ __forceinline__ void storeRows(const float (&o)[kHeadDim / 2], const 
     uint32_t w[4];  // rows, rows + 8; the next 8 channels
 #pragma unroll
     for (int i = 0; i < 4; i++) w[i] = ptx::packBf16(o[8 * k + 2 * i] * factor[i % 2], o[8 * k + 2 * i + 1] * factor[i % 2]);
-    storeMatrices(staged + lane % 16 * kPitch + k * 32 + lane / 16 * 16, w[0], w[1], w[2], w[3]);
+    ptx::storeMatrices(staged + lane % 16 * kPitch + k * 32 + lane / 16 * 16, w[0], w[1], w[2], w[3]);
   }
   __syncwarp();
   constexpr int kLanes = kHeadDim / 8, kAtOnce = 32 / kLanes;  // of a row; rows
@@ -217,7 +201,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
 
   // All that the products take is in its registers before the first one begins.
   const auto begin = [&](float (&s)[kScores], uint32_t (&probabilities)[2][4]) {
-    anew(s);
+    ptx::anew(s);
     wgmma::pin(o);
 #pragma unroll
     for (int step = 0; step < kSteps; step++) wgmma::pin(q[step]);
@@ -262,7 +246,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   fetched.fetch(p, walk.work, row);
   fetched.arrange(q);
   waitForKeys();
-  begin(a, pa), anew(b);
+  begin(a, pa), ptx::anew(b);
   multiplyKeys(a, 0), multiplyKeys(b, 1);
   wgmma::wait<0>();
   wgmma::pin(a), wgmma::pin(b);
@@ -317,7 +301,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     if (late) shrink();
     if (more) waitForKeys();
     fetched.arrange(q);
-    begin(a, pb), anew(b);
+    begin(a, pb), ptx::anew(b);
     multiplyValues(pb, 1, 1);
     multiplyKeys(a, 0), multiplyKeys(b, 1);  // of the next queries, or of nothing
     wgmma::wait<2>();

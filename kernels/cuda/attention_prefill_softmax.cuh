@@ -20,51 +20,6 @@ constexpr int kHalf = kKeys / 2, kScores = kHalf / 2;  // of a lane: [i][h][e], 
 constexpr float kLog2Most = 5.f;
 constexpr float kStep = 1.f / 31;
 
-// Two FP16 numbers.
-__device__ __forceinline__ uint32_t multiply2(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-__device__ __forceinline__ uint32_t multiplyAdd2(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t v;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
-  return v;
-}
-__device__ __forceinline__ uint32_t add2(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-__device__ __forceinline__ uint32_t max2(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("max.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-__device__ __forceinline__ uint32_t exp2Fast2(uint32_t a) {
-  uint32_t v;
-  asm("ex2.approx.f16x2 %0, %1;" : "=r"(v) : "r"(a));
-  return v;
-}
-/// Clamped to 0…1; 0 if it is NaN.
-__device__ __forceinline__ uint32_t multiplyAddSaturated2(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t v;
-  asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
-  return v;
-}
-/// E4M3 codes of a's two, then of b's.
-__device__ __forceinline__ uint32_t packE4m3(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f16x2 low, %1;\ncvt.rn.satfinite.e4m3x2.f16x2 high, %2;\nmov.b32 %0, {low, high};\n}"
-      : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-/// 65504 at most; a NaN stays.
-__device__ __forceinline__ float within(float v) {
-  float least;
-  asm("min.NaN.f32 %0, %1, 0f477FE000;" : "=f"(least) : "f"(v));
-  return least;
-}
 __device__ __forceinline__ float overQuad(float v) {
   v = fmaxf(v, __shfl_xor_sync(~0u, v, 1));
   return fmaxf(v, __shfl_xor_sync(~0u, v, 2));
@@ -102,7 +57,7 @@ struct Softmax {
     const float keyUnit = units().x, logValueUnit = units().y;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const float f = within(fmaxf(scale[h] * keyUnit, 0x1p-24f)), b = logValueUnit - base[h];
+      const float f = ptx::minOrNan(fmaxf(scale[h] * keyUnit, 0x1p-24f), 65504.f), b = logValueUnit - base[h];
       factor[h] = ptx::packHalf(f, f), shift[h] = ptx::packHalf(b, b);
       fixedFactor[h] = ptx::packHalf(f * kStep, f * kStep), fixedShift[h] = ptx::packHalf((b + 15) * kStep, (b + 15) * kStep);
     }
@@ -113,8 +68,8 @@ struct Softmax {
   __device__ __forceinline__ void scaleKeys(const float (&s)[kScores], uint32_t (&t)[kScores / 2], int i, const uint4& pairs) const {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      t[2 * i + h] = multiply2(ptx::packHalf(s[4 * i + 2 * h], s[4 * i + 2 * h + 1]), pairs.x);
-      t[2 * i + 2 + h] = multiply2(ptx::packHalf(s[4 * i + 4 + 2 * h], s[4 * i + 5 + 2 * h]), pairs.y);
+      t[2 * i + h] = ptx::multiplyHalvesRounded(ptx::packHalf(s[4 * i + 2 * h], s[4 * i + 2 * h + 1]), pairs.x);
+      t[2 * i + 2 + h] = ptx::multiplyHalvesRounded(ptx::packHalf(s[4 * i + 4 + 2 * h], s[4 * i + 5 + 2 * h]), pairs.y);
     }
   }
   template <int kPart>
@@ -135,7 +90,7 @@ struct Softmax {
 #pragma unroll
       for (int k = 0; k < 4; k++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) found[h] = max2(found[h], multiplyAdd2(t[2 * (i + k) + h], factor[h], logs[k]));
+        for (int h = 0; h < 2; h++) found[h] = ptx::maxHalves(found[h], ptx::multiplyAddHalves(t[2 * (i + k) + h], factor[h], logs[k]));
     }
   }
 
@@ -164,22 +119,22 @@ struct Softmax {
       for (int h = 0; h < 2; h++) {
         // The MUFU has a quarter less to do: it would be as busy as the tensor cores.
         const uint32_t a = exponential<false>(t[2 * i + h], h), b = h == 0 ? exponential<false>(t[2 * i + 2], 0) : exponential<true>(t[2 * i + 3], 1);
-        sums[h] = i == 0 ? add2(a, b) : add2(add2(sums[h], a), b);
-        p[i / 4][i % 4 + h] = packE4m3(multiply2(a, pairs.z), multiply2(b, pairs.w));
+        sums[h] = i == 0 ? ptx::addHalves(a, b) : ptx::addHalves(ptx::addHalves(sums[h], a), b);
+        p[i / 4][i % 4 + h] = ptx::halvesToE4m3(ptx::multiplyHalvesRounded(a, pairs.z), ptx::multiplyHalvesRounded(b, pairs.w));
       }
     }
   }
   /// 2^(t · factor + shift)
   template <bool kPolynomial>
   __device__ __forceinline__ uint32_t exponential(uint32_t t, int h) const {
-    if constexpr (!kPolynomial) return exp2Fast2(multiplyAdd2(t, factor[h], shift[h]));
+    if constexpr (!kPolynomial) return ptx::exp2FastHalves(ptx::multiplyAddHalves(t, factor[h], shift[h]));
     // In [32, 64) FP16 has 5 bits behind the point: the whole part becomes the exponent, those the mantissa. 1 + f is up to 6 % more
     // than 2^f; the polynomial of x = 1 + f is 2^f / x (to 0.4 %). From 2⁻¹⁵ down it is 0, from 2¹⁶ on infinity.
-    const uint32_t fixed = multiplyAdd2(multiplyAddSaturated2(t, fixedFactor[h], fixedShift[h]), 0x4fc04fc0u, 0x50005000u);  // · 31 + 32
+    const uint32_t fixed = ptx::multiplyAddHalves(ptx::multiplyAddHalvesSaturated(t, fixedFactor[h], fixedShift[h]), 0x4fc04fc0u, 0x50005000u);  // · 31 + 32
     const uint32_t linear = fixed * 32 - 0x000a0000u;  // what the lower half's exponent brings to the upper half
     const uint32_t x = (linear & 0x03ff03ffu) | 0x3c003c00u;
-    const uint32_t correction = multiplyAdd2(multiplyAdd2(x, 0x337b337bu, 0xb98eb98eu), x, 0x3dd43dd4u);
-    return multiply2(linear, correction);
+    const uint32_t correction = ptx::multiplyAddHalves(ptx::multiplyAddHalves(x, 0x337b337bu, 0xb98eb98eu), x, 0x3dd43dd4u);
+    return ptx::multiplyHalvesRounded(linear, correction);
   }
 
   __device__ __forceinline__ void count(const uint32_t (&sums)[2]) {

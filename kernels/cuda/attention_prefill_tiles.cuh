@@ -45,16 +45,10 @@ struct alignas(128) DecodedTile {
   TileScales scales;
 };
 
-__device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
-  uint32_t v;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(selector));
-  return v;
-}
-
 /// Four bytes v + 128, |v| ≤ 15 → E4M3 of v · 2⁻⁹. kMask: bits of the magnitude.
 template <uint32_t kMask>
 __device__ __forceinline__ uint32_t signedE4m3(uint32_t biased, uint32_t signs) {
-  const uint32_t positive = permute(signs, 0, 0xba98);  // each byte's highest bit, eight times
+  const uint32_t positive = ptx::permute(signs, 0, 0xba98);  // each byte's highest bit, eight times
   return ((biased ^ ~positive) & kMask) + (~positive & 0x81818181u);
 }
 
@@ -70,32 +64,19 @@ __device__ __forceinline__ uint32_t centered(uint32_t word, uint32_t zeros) {
   }
 }
 
-__device__ __forceinline__ void storeShared16(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-__device__ __forceinline__ uint32_t loadShared4(uint32_t address) {
-  uint32_t v;
-  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
-  return v;
-}
-
 /// Where 16 bytes of a row lie in a tile with 128-byte swizzle.
 __device__ __forceinline__ uint32_t swizzled(int row, int chunk) { return row * 128 + (chunk ^ row % 8) * 16; }
 
 /// Elements 8 (4s + 2 (b % 2) + h) + 2l + b / 2 of a vector, byte b; w: its words.
 template <int kHeadDim>
 __device__ __forceinline__ uint32_t inKeyOrder(const uint32_t (&w)[kHeadDim / 4], int l, int h, int s) {
-  return permute(w[8 * s + 2 * h + l / 2], w[8 * s + 4 + 2 * h + l / 2], l % 2 ? 0x7362 : 0x5140);
+  return ptx::permute(w[8 * s + 2 * h + l / 2], w[8 * s + 4 + 2 * h + l / 2], l % 2 ? 0x7362 : 0x5140);
 }
 
 /// Four E4M3 numbers · 2⁻⁹, rounded.
 __device__ __forceinline__ uint32_t inUnits(uint32_t bytes) {
-  uint32_t v;
-  asm("{.reg .b16 l, h;\n.reg .b32 a, b, u;\nmov.b32 {l, h}, %1;\ncvt.rn.f16x2.e4m3x2 a, l;\ncvt.rn.f16x2.e4m3x2 b, h;\nmov.b32 u, 0x18001800;\n"
-      "mul.rn.f16x2 a, a, u;\nmul.rn.f16x2 b, b, u;\ncvt.rn.satfinite.e4m3x2.f16x2 l, a;\ncvt.rn.satfinite.e4m3x2.f16x2 h, b;\nmov.b32 %0, {l, h};\n}"
-      : "=r"(v) : "r"(bytes));
-  return v;
+  constexpr uint32_t kUnits = 0x18001800u;  // FP16
+  return ptx::halvesToE4m3(ptx::multiplyHalvesRounded(ptx::e4m3ToHalves(bytes), kUnits), ptx::multiplyHalvesRounded(ptx::e4m3ToHalves<true>(bytes), kUnits));
 }
 
 /// Keys of the pages at `raw`. INT4: a thread takes a token of each block, and a quarter of its channels; E4M3: a token.
@@ -117,10 +98,10 @@ __device__ __forceinline__ void decodeKeys(uint32_t raw, uint32_t tile) {
       if constexpr (kHeadDim == 128) {
 #pragma unroll
         for (int h = 0; h < 2; h++)
-          storeShared16(tile + swizzled(thread, 2 * l + h), inKeyOrder<kHeadDim>(w, l, h, 0), inKeyOrder<kHeadDim>(w, l, h, 1), inKeyOrder<kHeadDim>(w, l, h, 2),
+          ptx::storeShared16(tile + swizzled(thread, 2 * l + h), inKeyOrder<kHeadDim>(w, l, h, 0), inKeyOrder<kHeadDim>(w, l, h, 1), inKeyOrder<kHeadDim>(w, l, h, 2),
                         inKeyOrder<kHeadDim>(w, l, h, 3));
       } else {
-        storeShared16(tile + swizzled(thread, l), inKeyOrder<kHeadDim>(w, l, 0, 0), inKeyOrder<kHeadDim>(w, l, 0, 1), inKeyOrder<kHeadDim>(w, l, 1, 0),
+        ptx::storeShared16(tile + swizzled(thread, l), inKeyOrder<kHeadDim>(w, l, 0, 0), inKeyOrder<kHeadDim>(w, l, 0, 1), inKeyOrder<kHeadDim>(w, l, 1, 0),
                       inKeyOrder<kHeadDim>(w, l, 1, 1));
       }
     }
@@ -130,16 +111,16 @@ __device__ __forceinline__ void decodeKeys(uint32_t raw, uint32_t tile) {
     for (int block = 0; block < kKeys / kKvBlockTokens; block++) {
       const uint32_t from = raw + block * Layout::kBlockBytes, row = tile + block * kKvBlockTokens * kKeyRow;
       uint32_t zeros = 0;
-      if constexpr (kFormat == KvFormat::kInt4Asymmetric) zeros = permute(loadShared4(from + Layout::kScales + thread / 4 * 4), 0, 0x1111) & 0x0f0f0f0fu;
+      if constexpr (kFormat == KvFormat::kInt4Asymmetric) zeros = ptx::permute(ptx::loadShared4(from + Layout::kScales + thread / 4 * 4), 0, 0x1111) & 0x0f0f0f0fu;
       if constexpr (kHeadDim == 128) {
         const uint4 w = ptx::loadShared16(from + thread * 16);
-        storeShared16(row + swizzled(thread / 4, 2 * l), centered<kFormat, false>(w.x, zeros), centered<kFormat, false>(w.y, zeros),
+        ptx::storeShared16(row + swizzled(thread / 4, 2 * l), centered<kFormat, false>(w.x, zeros), centered<kFormat, false>(w.y, zeros),
                       centered<kFormat, false>(w.z, zeros), centered<kFormat, false>(w.w, zeros));
-        storeShared16(row + swizzled(thread / 4, 2 * l + 1), centered<kFormat, true>(w.x, zeros), centered<kFormat, true>(w.y, zeros),
+        ptx::storeShared16(row + swizzled(thread / 4, 2 * l + 1), centered<kFormat, true>(w.x, zeros), centered<kFormat, true>(w.y, zeros),
                       centered<kFormat, true>(w.z, zeros), centered<kFormat, true>(w.w, zeros));
       } else {
         const uint2 w = ptx::loadShared8(from + thread * 8);
-        storeShared16(row + swizzled(thread / 4, l), centered<kFormat, false>(w.x, zeros), centered<kFormat, false>(w.y, zeros),
+        ptx::storeShared16(row + swizzled(thread / 4, l), centered<kFormat, false>(w.x, zeros), centered<kFormat, false>(w.y, zeros),
                       centered<kFormat, true>(w.x, zeros), centered<kFormat, true>(w.y, zeros));
       }
     }
@@ -149,7 +130,7 @@ __device__ __forceinline__ void decodeKeys(uint32_t raw, uint32_t tile) {
 /// Zero points of the values of tokens 8 (2r + b / 2) + 2l + b % 2, byte b. scales: of a block.
 __device__ __forceinline__ uint32_t valueZeros(uint32_t scales, int r, int l) {
   const uint2 a = ptx::loadShared8(scales + (16 * r + 2 * l) * 4), b = ptx::loadShared8(scales + (16 * r + 8 + 2 * l) * 4);
-  return permute(permute(a.x, a.y, 0x0073), permute(b.x, b.y, 0x0073), 0x5410) & 0x0f0f0f0fu;
+  return ptx::permute(ptx::permute(a.x, a.y, 0x0073), ptx::permute(b.x, b.y, 0x0073), 0x5410) & 0x0f0f0f0fu;
 }
 
 /// Bytes of tokens first + {0, 1, 8, 9} that are below `left`.
@@ -175,14 +156,14 @@ __device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int le
 #pragma unroll
       for (int l = 0; l < 4; l++) {
         const uint32_t from = block + Layout::kValues + (((2 * r * (kHeadDim / 64) + channels) * 4 + l) * 8 + (n ^ 2 * l)) * 16 + c * 4;
-        first[l] = loadShared4(from), second[l] = loadShared4(from + kHeadDim / 64 * 512);
+        first[l] = ptx::loadShared4(from), second[l] = ptx::loadShared4(from + kHeadDim / 64 * 512);
       }
 #pragma unroll
       for (int j = 0; j < 2; j++) {
         uint32_t v[4];
 #pragma unroll
-        for (int l = 0; l < 4; l++) v[l] = permute(first[l], second[l], j ? 0x7632 : 0x5410) & existing(32 * warp + 16 * r + 2 * l, left);
-        storeShared16(tile + swizzled(64 * channels + 32 * j + 8 * c + n, 2 * warp + r), v[0], v[1], v[2], v[3]);
+        for (int l = 0; l < 4; l++) v[l] = ptx::permute(first[l], second[l], j ? 0x7632 : 0x5410) & existing(32 * warp + 16 * r + 2 * l, left);
+        ptx::storeShared16(tile + swizzled(64 * channels + 32 * j + 8 * c + n, 2 * warp + r), v[0], v[1], v[2], v[3]);
       }
     }
   } else {
@@ -200,18 +181,18 @@ __device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int le
 #pragma unroll
       for (int l = 0; l < 4; l++) {
         const uint32_t at = from + l * (8 * kWords * 4) + (n ^ 2 * l) * (kWords * 4);
-        first[l] = loadShared4(at), second[l] = loadShared4(at + 32 * kWords * 4);
+        first[l] = ptx::loadShared4(at), second[l] = ptx::loadShared4(at + 32 * kWords * 4);
       }
 #pragma unroll
       for (int pair = 0; pair < 2; pair++) {  // j = 2 · pair, and one more
         uint32_t even[4], odd[4];
 #pragma unroll
         for (int l = 0; l < 4; l++) {
-          const uint32_t bytes = permute(first[l], second[l], pair ? 0x7531 : 0x6420);
+          const uint32_t bytes = ptx::permute(first[l], second[l], pair ? 0x7531 : 0x6420);
           even[l] = centered<kFormat, false>(bytes, zeros[l]), odd[l] = centered<kFormat, true>(bytes, zeros[l]);
         }
-        storeShared16(to + pair * 2 * kNext, even[0], even[1], even[2], even[3]);
-        storeShared16(to + (pair * 2 + 1) * kNext, odd[0], odd[1], odd[2], odd[3]);
+        ptx::storeShared16(to + pair * 2 * kNext, even[0], even[1], even[2], even[3]);
+        ptx::storeShared16(to + (pair * 2 + 1) * kNext, odd[0], odd[1], odd[2], odd[3]);
       }
     }
   }
@@ -220,11 +201,9 @@ __device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int le
 /// σ of a thread's token: of its key and of its value, as codes in units of 2⁻⁹ want them.
 template <class Layout>
 __device__ __forceinline__ float2 scalesOf(uint32_t raw, int token) {
-  const uint32_t word = loadShared4(raw + token / kKvBlockTokens * Layout::kBlockBytes + Layout::kScales + token % kKvBlockTokens * 4);
+  const uint32_t word = ptx::loadShared4(raw + token / kKvBlockTokens * Layout::kBlockBytes + Layout::kScales + token % kKvBlockTokens * 4);
   if constexpr (Layout::kFormat == KvFormat::kInt4Asymmetric) {
-    uint32_t halves;
-    asm("{.reg .b16 b;\ncvt.u16.u32 b, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(permute(word, 0, 0x4420)));
-    return ptx::unpackHalf(halves);
+    return ptx::unpackHalf(ptx::e4m3ToHalves(ptx::permute(word, 0, 0x4420)));
   } else {
     const float value = __uint_as_float(word & 0xffff0000u);
     return {__uint_as_float(word << 16), Layout::kFormat == KvFormat::kE4m3 ? value * kUnit : value};  // E4M3 values stay as they are

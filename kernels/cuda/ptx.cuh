@@ -386,4 +386,86 @@ __device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t sel
   return v;
 }
 
+__device__ __forceinline__ uint32_t addHalves(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
+/// The larger ones; a number if one of two is NaN.
+__device__ __forceinline__ uint32_t maxHalves(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
+/// Not to be made one with a sum that follows.
+__device__ __forceinline__ uint32_t multiplyHalvesRounded(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
+__device__ __forceinline__ uint32_t multiplyAddHalves(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t v;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
+  return v;
+}
+
+/// Clamped to 0…1; 0 if it is NaN.
+__device__ __forceinline__ uint32_t multiplyAddHalvesSaturated(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t v;
+  asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
+  return v;
+}
+
+__device__ __forceinline__ uint32_t exp2FastHalves(uint32_t a) {
+  uint32_t v;
+  asm("ex2.approx.f16x2 %0, %1;" : "=r"(v) : "r"(a));
+  return v;
+}
+
+/// E4M3 codes of a's two numbers, then of b's, saturated.
+__device__ __forceinline__ uint32_t halvesToE4m3(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f16x2 low, %1;\ncvt.rn.satfinite.e4m3x2.f16x2 high, %2;\nmov.b32 %0, {low, high};\n}"
+      : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
+/// The smaller one; NaN if one is.
+__device__ __forceinline__ float minOrNan(float a, float b) {
+  float v;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(a), "f"(b));
+  return v;
+}
+
+// --- more of shared memory ---------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t loadShared4(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+  return v;
+}
+
+__device__ __forceinline__ void storeShared16(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/// Four 8×8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ __forceinline__ void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+__device__ __forceinline__ void prefetchL2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
+// --- registers -----------------------------------------------------------------------------------------------------------
+
+/// Registers whose former values nobody wants.
+template <int kCount>
+__device__ __forceinline__ void anew(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
+}
+
 }  // namespace fireq::ptx

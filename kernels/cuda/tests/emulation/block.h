@@ -1,5 +1,5 @@
 // A block of CUDA threads on the host, each a fiber: what warps and blocks do together happens when all their threads have come there.
-// For kernels whose headers are plain C++ but for intrinsics and the wrappers of ptx.cuh; those are in this folder's ptx.cuh.
+// For kernels whose headers are plain C++ but for intrinsics and the wrappers of ptx.cuh and wgmma.cuh; those are in this folder's.
 #pragma once
 #include <ucontext.h>
 
@@ -20,6 +20,7 @@ using std::max;
 using std::min;
 
 struct uint2 { uint32_t x, y; };
+struct int4 { int x, y, z, w; };
 struct uint4 { uint32_t x, y, z, w; };
 struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
@@ -58,7 +59,7 @@ struct Meeting {
 
 inline ucontext_t scheduler;
 inline Thread* current = nullptr;
-inline int blockIndex = 0;
+inline int blockIndex = 0, blockIndexY = 0, gridSize = 1;
 inline long progress = 0;  // something that others may wait for has happened
 inline std::vector<Meeting> warps;
 inline std::vector<Meeting> blocks;  // one
@@ -128,12 +129,13 @@ T shuffle(T v, int from) {
   return v;
 }
 
-struct Index { int x; };
+struct Index { int x, y; };
 
 }  // namespace emulation
 
-#define threadIdx (emulation::Index{emulation::current->index})
-#define blockIdx (emulation::Index{emulation::blockIndex})
+#define threadIdx (emulation::Index{emulation::current->index, 0})
+#define blockIdx (emulation::Index{emulation::blockIndex, emulation::blockIndexY})
+#define gridDim (emulation::Index{emulation::gridSize, 1})
 
 template <class T>
 T __shfl_sync(unsigned, T v, int from) { return emulation::shuffle(v, from % 32); }
@@ -157,3 +159,16 @@ inline float __uint_as_float(uint32_t v) {
   std::memcpy(&f, &v, 4);
   return f;
 }
+inline uint32_t __float_as_uint(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  return bits;
+}
+inline uint32_t __reduce_max_sync(unsigned, uint32_t v) {
+  for (const auto& words : emulation::meetWarp({v})) v = std::max(v, words[0]);
+  return v;
+}
+template <class T>
+T __ldg(const T* from) { return *from; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float __fdividef(float a, float b) { return a / b; }

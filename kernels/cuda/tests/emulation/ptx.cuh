@@ -1,4 +1,4 @@
-// The wrappers of kernels/cuda/ptx.cuh that attention_decode uses, on the host. A bulk copy arrives when it is issued: one that overwrites
+// The wrappers of kernels/cuda/ptx.cuh that attention_decode and attention_prefill use, on the host. A bulk copy arrives when it is issued: one that overwrites
 // what is still to be read shows.
 #pragma once
 #include <map>
@@ -34,6 +34,11 @@ inline uint32_t smemAddress(const void* p) {
 }
 inline void barrierInit(uint32_t barrier, int count) { barriers[barrier] = {count}; }
 inline void barrierInitFence() {}
+inline void barrierArrive(uint32_t barrier) {
+  Barrier& b = barriers.at(barrier);
+  if (++b.arrived > b.count) emulation::fail("more arrive at a barrier than it counts");
+  b.endIfComplete();
+}
 inline void barrierArriveExpect(uint32_t barrier, uint32_t bytes) {
   Barrier& b = barriers.at(barrier);
   b.arrived++;
@@ -51,11 +56,21 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
   barriers.at(barrier).bytes -= bytes;
   barriers.at(barrier).endIfComplete();
 }
+inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
+inline void storeCommit() {}
+template <int kPending>
+void storeWait() {}
 inline void fenceAsyncShared() {}
+template <int kRegisters>
+void growRegisters() {}
+template <int kRegisters>
+void shrinkRegisters() {}
+inline void prefetchL2(const void*) {}
 inline void launchDependents() {}
 inline void waitForPrevious() {}
 
 inline float exp2Fast(float x) { return std::exp2(x); }
+inline float log2Fast(float x) { return std::log2(x); }
 inline float log2FastFtz(float x) { return std::log2(x); }
 
 inline float halfToFloat(uint16_t bits) {
@@ -103,6 +118,79 @@ inline uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
     v |= static_cast<uint32_t>(sign ? byte & 128 ? 255 : 0 : byte) << 8 * i;
   }
   return v;
+}
+
+/// Rounds to nearest, ties to even codes; saturates.
+inline uint8_t floatToE4m3(float v) {
+  if (std::isnan(v)) return 0x7f;
+  const float size = std::fabs(v);
+  int code = 0;
+  for (int step = 64; step > 0; step /= 2)  // the largest that is no larger, up to 448
+    if (code + step <= 126 && e4m3ToFloat(static_cast<uint8_t>(code + step)) <= size) code += step;
+  if (code < 126) {
+    const float below = size - e4m3ToFloat(static_cast<uint8_t>(code)), above = e4m3ToFloat(static_cast<uint8_t>(code + 1)) - size;
+    if (above < below || (above == below && code % 2 == 1)) code++;
+  }
+  return static_cast<uint8_t>(code | (std::signbit(v) ? 128 : 0));
+}
+template <class Function>
+uint32_t ofHalves(const Function& f, uint32_t a, uint32_t b = 0, uint32_t c = 0) {
+  const float2 x = unpackHalf(a), y = unpackHalf(b), z = unpackHalf(c);
+  return packHalf(f(x.x, y.x, z.x), f(x.y, y.y, z.y));
+}
+inline uint32_t addHalves(uint32_t a, uint32_t b) {
+  return ofHalves([](float x, float y, float) { return x + y; }, a, b);
+}
+inline uint32_t maxHalves(uint32_t a, uint32_t b) {
+  return ofHalves([](float x, float y, float) { return std::fmax(x, y); }, a, b);
+}
+inline uint32_t multiplyHalvesRounded(uint32_t a, uint32_t b) { return multiplyHalves(a, b); }
+inline uint32_t multiplyAddHalves(uint32_t a, uint32_t b, uint32_t c) {
+  return ofHalves([](float x, float y, float z) { return std::fma(x, y, z); }, a, b, c);
+}
+inline uint32_t multiplyAddHalvesSaturated(uint32_t a, uint32_t b, uint32_t c) {
+  const auto clamped = [](float x, float y, float z) {
+    const float v = std::fma(x, y, z);
+    return v > 0 ? std::min(v, 1.f) : 0.f;
+  };
+  return ofHalves(clamped, a, b, c);
+}
+inline uint32_t exp2FastHalves(uint32_t a) {
+  return ofHalves([](float x, float, float) { return std::exp2(x); }, a);
+}
+inline uint32_t halvesToE4m3(uint32_t a, uint32_t b) {
+  const float2 x = unpackHalf(a), y = unpackHalf(b);
+  return floatToE4m3(x.x) | floatToE4m3(x.y) << 8 | floatToE4m3(y.x) << 16 | static_cast<uint32_t>(floatToE4m3(y.y)) << 24;
+}
+inline float minOrNan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::min(a, b); }
+
+template <class T>
+T load(uint32_t address) {
+  if (address % sizeof(T)) emulation::fail("a load from shared memory that isn't aligned");
+  T v;
+  std::memcpy(&v, memory + address, sizeof v);
+  return v;
+}
+inline uint32_t loadShared4(uint32_t address) { return load<uint32_t>(address); }
+inline uint2 loadShared8(uint32_t address) { return load<uint2>(address); }
+inline uint4 loadShared16(uint32_t address) { return load<uint4>(address); }
+inline float loadSharedFloat(uint32_t address) { return load<float>(address); }
+inline void storeShared16(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  if (address % 16) emulation::fail("a store to shared memory that isn't aligned");
+  const uint32_t words[4] = {a, b, c, d};
+  std::memcpy(memory + address, words, 16);
+}
+/// Of each matrix a lane has row i / 4, columns 2 (i % 4) and one more; lane 8m + r says where row r of matrix m goes.
+inline void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const auto& all = emulation::meetWarp({address});
+  const uint32_t words[4] = {a, b, c, d};
+  for (int m = 0; m < 4; m++) std::memcpy(memory + all[8 * m + emulation::lane() / 4][0] + emulation::lane() % 4 * 4, &words[m], 4);
+}
+
+/// Poison: who reads them before they are written shows.
+template <int kCount>
+void anew(float (&d)[kCount]) {
+  for (float& v : d) v = NAN;
 }
 
 inline uint32_t transposeMatrix(uint32_t v) {
