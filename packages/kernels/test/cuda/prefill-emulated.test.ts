@@ -50,6 +50,7 @@ const cases: readonly Case[] = [
     blocks: 3,
   },
   { heads: 2, keyHeads: 2, sequences: [[520, 70]], blocks: 1, kind: 'huge token' },
+  { heads: 2, keyHeads: 1, sequences: [[700, 90]], blocks: 2, kind: 'growing keys' },
   { heads: 1, keyHeads: 1, sequences: [[200, 200]], blocks: 5, kind: 'huge channel' },
   { heads: 1, keyHeads: 1, sequences: [[200, 90]], blocks: 1, kind: 'equal keys' },
 ]

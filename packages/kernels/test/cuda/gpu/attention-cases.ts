@@ -40,7 +40,7 @@ async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionS
 }
 
 const grouped = { heads: 8, keyHeads: 2 }
-const kinds = ['equal keys', 'huge token', 'huge channel'] as const
+const kinds = ['equal keys', 'huge token', 'huge channel', 'growing keys'] as const
 const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
   pairs.map(([length, newTokens]) => ({ length, newTokens }))
 
@@ -78,7 +78,7 @@ export const attentionCases: readonly GpuCase[] = [
         },
       },
       {
-        name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}, heads of ${headDim}`,
+        name: `prefill agrees with the reference on one huge token, one huge channel, equal and growing keys, ${format}, heads of ${headDim}`,
         async run(device, random) {
           for (const kind of kinds) {
             await checkPrefill(device, random, { ...shape, ...grouped, sequences: news([380, 380], [70, 70]), kind })

@@ -24,7 +24,8 @@ export interface AttentionSpec {
   readonly heads: number
   readonly keyHeads: number
   readonly sequences: readonly { readonly length: number; readonly newTokens: number }[]
-  readonly kind?: 'random' | 'equal keys' | 'huge token' | 'huge channel'
+  /** Growing keys: every tile has larger scores than those before. */
+  readonly kind?: 'random' | 'equal keys' | 'huge token' | 'huge channel' | 'growing keys'
 }
 
 /** Sequences in pages in random order; codes and scales of tokens that none has are poison. */
@@ -110,7 +111,8 @@ export function makeAttention(random: Random, spec: AttentionSpec): AttentionPro
 function makeVector(random: Random, layout: KvLayout, side: Side, position: number, kind: string): StoredVector {
   const { codeBits, headDim, format } = layout
   const isHuge = kind === 'huge token' && position === (side === 'key' ? 5 : 9)
-  const size = (0.05 + 0.2 * random.next()) * (isHuge ? 200 : 1)
+  const growth = kind === 'growing keys' && side === 'key' ? 1 + position / 64 : 1
+  const size = (0.05 + 0.2 * random.next()) * (isHuge ? 200 : growth)
   const hugeChannel = side === 'key' ? 3 : headDim - 58
   const areEqual = kind === 'equal keys' && side === 'key'
   // Baselines' numbers are as large as INT4's.
