@@ -20,9 +20,16 @@ namespace fireq {
 struct AttentionTilesParams {
   const uint8_t* cache;      // [pages, keyHeads, kPageBytes], with the new tokens
   const int32_t* pageTable;  // [sequences, pagesPerSequence]
-  const int4* tiles;         // of each tile of 128 tokens: sequence, tile of the sequence, tokens of the sequence, 0
+  const int4* tiles;         // of each tile of 128 tokens: sequence, tile of the sequence, tokens of the sequence, the first new one
   uint8_t* out;              // [tiles, keyHeads] DecodedTile
   int keyHeads, pagesPerSequence;
+};
+
+/// New tokens come from another cache, an E4M3 one.
+struct AttentionChunkTilesParams {
+  AttentionTilesParams of;
+  const uint8_t* chunk;           // [pages, keyHeads, its kPageBytes]
+  const int32_t* chunkPageTable;  // [sequences, pagesPerSequence], by the same tokens as pageTable
 };
 
 namespace prefill {
@@ -79,13 +86,15 @@ __device__ __forceinline__ uint32_t inUnits(uint32_t bytes) {
   return ptx::halvesToE4m3(ptx::multiplyHalvesRounded(ptx::e4m3ToHalves(bytes), kUnits), ptx::multiplyHalvesRounded(ptx::e4m3ToHalves<true>(bytes), kUnits));
 }
 
-/// Keys of the pages at `raw`. INT4: a thread takes a token of each block, and a quarter of its channels; E4M3: a token.
+/// Keys of the pages at `raw`. INT4: a thread takes a token of each block, and a quarter of its channels; E4M3: a token, from the tile's
+/// `first` on.
 template <class Layout>
-__device__ __forceinline__ void decodeKeys(uint32_t raw, uint32_t tile) {
+__device__ __forceinline__ void decodeKeys(uint32_t raw, uint32_t tile, int first = 0) {
   constexpr KvFormat kFormat = Layout::kFormat;
   constexpr int kHeadDim = Layout::kHeadDim;
   const int thread = threadIdx.x;
   if constexpr (kFormat == KvFormat::kE4m3) {
+    if (thread < first) return;
     uint32_t w[kHeadDim / 4];
     const uint32_t from = raw + thread / kKvBlockTokens * Layout::kBlockBytes + thread % kKvBlockTokens * 64;
 #pragma unroll
@@ -140,9 +149,10 @@ __device__ __forceinline__ uint32_t existing(int first, int left) {
 
 /// Values of the pages at `raw`: a warp takes a block of 32 tokens. INT4: a lane has 16 of them, and channels n + headDim / 4 · j of one c
 /// after the other: first that in which the lanes of the other tokens read other banks. E4M3: a lane has two channels; those of tokens
-/// from `left` on, which may be NaN, become 0.
-template <class Layout>
-__device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int left) {
+/// from `left` on, which may be NaN, become 0. With kOver those before `from` stay what they are in the tile, and the others become
+/// parts of 2⁹, too: their scales have to go with INT4 codes' in one FP16 range.
+template <class Layout, bool kOver = false>
+__device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int left, int from = 0) {
   constexpr KvFormat kFormat = Layout::kFormat;
   constexpr int kHeadDim = Layout::kHeadDim;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = lane % 8;
@@ -155,15 +165,24 @@ __device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int le
       uint32_t first[4], second[4];
 #pragma unroll
       for (int l = 0; l < 4; l++) {
-        const uint32_t from = block + Layout::kValues + (((2 * r * (kHeadDim / 64) + channels) * 4 + l) * 8 + (n ^ 2 * l)) * 16 + c * 4;
-        first[l] = ptx::loadShared4(from), second[l] = ptx::loadShared4(from + kHeadDim / 64 * 512);
+        const uint32_t at = block + Layout::kValues + (((2 * r * (kHeadDim / 64) + channels) * 4 + l) * 8 + (n ^ 2 * l)) * 16 + c * 4;
+        first[l] = ptx::loadShared4(at), second[l] = ptx::loadShared4(at + kHeadDim / 64 * 512);
       }
 #pragma unroll
       for (int j = 0; j < 2; j++) {
         uint32_t v[4];
+        const uint32_t to = tile + swizzled(64 * channels + 32 * j + 8 * c + n, 2 * warp + r);
 #pragma unroll
-        for (int l = 0; l < 4; l++) v[l] = ptx::permute(first[l], second[l], j ? 0x7632 : 0x5410) & existing(32 * warp + 16 * r + 2 * l, left);
-        ptx::storeShared16(tile + swizzled(64 * channels + 32 * j + 8 * c + n, 2 * warp + r), v[0], v[1], v[2], v[3]);
+        for (int l = 0; l < 4; l++) {
+          const int token = 32 * warp + 16 * r + 2 * l;
+          const uint32_t codes = ptx::permute(first[l], second[l], j ? 0x7632 : 0x5410);
+          v[l] = (kOver ? inUnits(codes) : codes) & existing(token, left);
+          if constexpr (kOver) {
+            const uint32_t kept = existing(token, from);
+            v[l] = (ptx::loadShared4(to + 4 * l) & kept) | (v[l] & ~kept);
+          }
+        }
+        ptx::storeShared16(to, v[0], v[1], v[2], v[3]);
       }
     }
   } else {
@@ -199,14 +218,14 @@ __device__ __forceinline__ void decodeValues(uint32_t raw, uint32_t tile, int le
 }
 
 /// σ of a thread's token: of its key and of its value, as codes in units of 2⁻⁹ want them.
-template <class Layout>
+template <class Layout, bool kOver = false>
 __device__ __forceinline__ float2 scalesOf(uint32_t raw, int token) {
   const uint32_t word = ptx::loadShared4(raw + token / kKvBlockTokens * Layout::kBlockBytes + Layout::kScales + token % kKvBlockTokens * 4);
   if constexpr (Layout::kFormat == KvFormat::kInt4Asymmetric) {
     return ptx::unpackHalf(ptx::e4m3ToHalves(ptx::permute(word, 0, 0x4420)));
   } else {
     const float value = __uint_as_float(word & 0xffff0000u);
-    return {__uint_as_float(word << 16), Layout::kFormat == KvFormat::kE4m3 ? value * kUnit : value};  // E4M3 values stay as they are
+    return {__uint_as_float(word << 16), Layout::kFormat == KvFormat::kE4m3 && !kOver ? value * kUnit : value};  // E4M3 values stay as they are
   }
 }
 
@@ -227,6 +246,11 @@ struct TilesShared {
   alignas(128) uint8_t raw[kTilePages][Layout::kPageBytes];
   uint32_t most[2][4];
   alignas(8) uint64_t full;
+};
+
+template <class Layout, class Chunk>
+struct ChunkTilesShared : TilesShared<Layout> {
+  alignas(128) uint8_t chunk[kTilePages][Chunk::kPageBytes];
 };
 
 /// A thread's token; `exists`: it is within the length. Others get scales of one: what lies beyond the length may be anything.
@@ -275,6 +299,53 @@ __device__ __forceinline__ void attentionTiles(const AttentionTilesParams& p) {
   writeScales(shared, scalesOf<Layout>(raw, threadIdx.x), static_cast<int>(threadIdx.x) < left);
   decodeKeys<Layout>(raw, ptx::smemAddress(shared.tile.keys));
   decodeValues<Layout>(raw, ptx::smemAddress(shared.tile.values), left);
+  ptx::fenceAsyncShared();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::storeBulk(p.out + (static_cast<size_t>(blockIdx.x) * p.keyHeads + blockIdx.y) * sizeof(shared.tile), ptx::smemAddress(&shared.tile),
+                   sizeof(shared.tile));
+    ptx::storeCommit();
+    ptx::storeWait<0>();
+  }
+}
+
+/// The same, with new tokens from the chunk's cache, which has the layout Chunk.
+template <class Layout, class Chunk>
+__device__ __forceinline__ void attentionChunkTiles(const AttentionChunkTilesParams& c) {
+  using namespace prefill;
+  static_assert(Chunk::kFormat == KvFormat::kE4m3 && Chunk::kHeadDim == Layout::kHeadDim);
+  extern __shared__ uint8_t memory[];
+  auto& shared = *reinterpret_cast<ChunkTilesShared<Layout, Chunk>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
+  const AttentionTilesParams& p = c.of;
+  const uint32_t full = ptx::smemAddress(&shared.full), raw = ptx::smemAddress(shared.raw), chunk = ptx::smemAddress(shared.chunk);
+  if (threadIdx.x == 0) {
+    ptx::barrierInit(full, 1);
+    ptx::barrierInitFence();
+  }
+  __syncthreads();
+  ptx::launchDependents();
+  ptx::waitForPrevious();
+  const int4 tile = p.tiles[blockIdx.x];
+  // Tokens from the tile's first on: that exist; that are old.
+  const int left = tile.z - tile.y * kKeys, old = tile.w - tile.y * kKeys;
+  if (threadIdx.x == 0) {
+    const size_t row = static_cast<size_t>(tile.x) * p.pagesPerSequence + tile.y * kTilePages;
+    const auto place = [&](const int32_t* table, int i) { return static_cast<size_t>(table[row + i]) * p.keyHeads + blockIdx.y; };
+    const int oldPages = max(0, min(kTilePages, (min(old, left) + kPageTokens - 1) / kPageTokens));
+    const int newFrom = max(0, old / kPageTokens), newTo = min(kTilePages, (left + kPageTokens - 1) / kPageTokens);
+    ptx::barrierArriveExpect(full, oldPages * Layout::kPageBytes + max(0, newTo - newFrom) * Chunk::kPageBytes);
+    for (int i = 0; i < oldPages; i++)
+      ptx::copyBulk(raw + i * Layout::kPageBytes, p.cache + place(p.pageTable, i) * Layout::kPageBytes, Layout::kPageBytes, full);
+    for (int i = newFrom; i < newTo; i++)
+      ptx::copyBulk(chunk + i * Chunk::kPageBytes, c.chunk + place(c.chunkPageTable, i) * Chunk::kPageBytes, Chunk::kPageBytes, full);
+  }
+  ptx::barrierWait(full, 0);
+  const int token = threadIdx.x;
+  writeScales<Layout>(shared, token < old ? scalesOf<Layout>(raw, token) : scalesOf<Chunk, true>(chunk, token), token < left);
+  const uint32_t keys = ptx::smemAddress(shared.tile.keys), values = ptx::smemAddress(shared.tile.values);
+  if (old > 0) decodeKeys<Layout>(raw, keys), decodeValues<Layout>(raw, values, left);
+  __syncthreads();
+  if (old < kKeys) decodeKeys<Chunk>(chunk, keys, old), decodeValues<Chunk, true>(chunk, values, left, old);
   ptx::fenceAsyncShared();
   __syncthreads();
   if (threadIdx.x == 0) {

@@ -63,21 +63,23 @@ export function attendDecode(stream: CudaStream, op: AttendDecode): void {
  * The op `attention` for many new tokens a sequence, causal, over the cache, which already holds them, with what was there before:
  * first each key-value head's tokens become FP8 tiles in the batch's memory, then both products are FP8. Probabilities are E4M3 as
  * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them, and scores are FP16, so exponents of more than a
- * few hundred lose their last bits (kernels/cuda/attention_prefill_softmax.cuh). The cache is INT4, or E4M3: so a prompt's keys and
- * values can be attended to in FP8 (the paper's evaluation takes the INT4 ones). Only enqueues; for no new tokens nothing.
+ * few hundred lose their last bits (kernels/cuda/attention_prefill_softmax.cuh). The cache is INT4, or E4M3; with the batch's
+ * `chunk` new tokens' keys and values are in FP8 and the others' INT4 (the paper's evaluation has all of them INT4). Only enqueues; for
+ * no new tokens nothing.
  */
 export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
-  const { cache, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
+  const { cache, chunk, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
   const { numKeyValueHeads, headDim } = cache.spec
   const what = `attendPrefill of q [${tokens}, ${numAttentionHeads}, ${headDim}], ${numKeyValueHeads} key-value heads`
   checkAttend(what, op, tokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
   if (tokens === 0) return
-  const { tiles, attend } = prefillKernels(cache, what)
+  const { tiles, attend } = prefillKernels(cache, what, chunk)
   const decoding = [
     ...[pages, tables.pageTable, tables.tiles, tables.decoded],
     ...[numKeyValueHeads, pagesPerSequence].map(i32),
+    ...(chunk === undefined ? [] : [chunk.layer(layer, what), tables.chunkPageTable]),
   ]
   const attending = [
     ...[q, qScale, tables.decoded, tables.work, out],

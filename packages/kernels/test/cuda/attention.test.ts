@@ -30,7 +30,8 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     .filter((name) => name.startsWith('attention_'))
   const dims = [64, 128].map((headDim) => `d${headDim}`)
   const tiles = ['sym', 'asym', 'e4m3'].flatMap((format) => dims.map((dim) => `attention_tiles_${format}_${dim}`))
-  const prefill = [...tiles, ...dims.map((dim) => `attention_prefill_${dim}`)]
+  const chunks = ['sym', 'asym'].flatMap((format) => dims.map((dim) => `attention_tiles_chunk_${format}_${dim}`))
+  const prefill = [...tiles, ...chunks, ...dims.map((dim) => `attention_prefill_${dim}`)]
   const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
     [64, 128].map((headDim) => `${format}_d${headDim}`),
   )
@@ -96,7 +97,7 @@ describe('the work of a prefill', () => {
     const { tiles, work } = cutWork(sequences, 4, 128)
     expect(Array.from({ length: tiles.length / 4 }, (_, i) => [...tiles.subarray(4 * i, 4 * i + 4)])).toEqual([
       ...[0, 1, 2].map((tile) => [0, tile, 300, 0]),
-      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 0]),
+      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 923]),
       [3, 0, 1, 0],
     ])
     const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
@@ -445,6 +446,42 @@ describeKernels('attention on a pretended GPU', () => {
       expect(ints(40, 3)).toEqual([48, 16, 4])
       expect(driver.lastArguments().getFloat32(52, true)).toBe(0.25)
       expect(batch.tables.decoded.bytes).toBe(3 * 4 * 33792)
+    })
+
+    it('takes new tokens from an E4M3 cache', async () => {
+      const chunk = makeCache(e4m3, 9)
+      const old = makeCache()
+      const create = (...given: PrefillSequence[]) =>
+        PrefillBatch.create(stream, old, { sequences: given, numAttentionHeads: 16, chunk })
+      const batch = keep(
+        await create(
+          { pages: [4, 9, 2], length: 130, newTokens: 60, chunkPages: [8, 3] },
+          { pages: [30], length: 40, newTokens: 0 },
+          { pages: [31], length: 40, newTokens: 2, chunkPages: [5] },
+        ),
+      )
+      expect(await contents(batch.tables.chunkPageTable)).toEqual([-1, 8, 3, -1, -1, -1, 5, -1, -1])
+      const slots = await contents(batch.chunkSlots)
+      expect(slots.slice(0, 2)).toEqual([8 * 64 + 6, 8 * 64 + 7])
+      expect(slots.slice(57)).toEqual([8 * 64 + 63, 3 * 64, 3 * 64 + 1, 5 * 64 + 38, 5 * 64 + 39].slice(0))
+      const op = { batch, layer: 1, ...operands(62, 16) }
+      driver.fail('cuLaunchKernelEx', 1, 1)
+      expect(() => attendPrefill(stream, op)).toThrow('INVALID_VALUE')
+      expect(ints(32, 2)).toEqual([4, 3])
+      const pointers = [...words(4), ...[40, 48].map((at) => Number(driver.lastArguments().getBigUint64(at, true)))]
+      expect(new Set(pointers).size).toBe(6)
+      expect(pointers[4]).not.toBe(pointers[0])
+      driver.fail('', 0)
+      const refused = (sequence: PrefillSequence) => expect(create(sequence)).rejects
+      const given = { pages: [4, 9, 2], length: 130, newTokens: 60 }
+      await refused(given).toThrow('sequence 0: expected 2 chunkPages for 60 new tokens but received 0')
+      await refused({ ...given, chunkPages: [0, 9] }).toThrow('expected chunk page 1 to be a whole number from 0 to 8')
+      for (const spec of [symmetric, { ...e4m3, headDim: 64 }, { ...e4m3, numLayers: 1 }]) {
+        const wrong = PrefillBatch.create(stream, old, { sequences, numAttentionHeads: 16, chunk: makeCache(spec) })
+        await expect(wrong).rejects.toThrow("expected a chunk's cache in e4m3, 2 layers, 4 heads of 128 but received")
+      }
+      const twice = PrefillBatch.create(stream, chunk, { sequences: [], numAttentionHeads: 16, chunk })
+      await expect(twice).rejects.toThrow('expected a cache that attention_tiles_chunk takes but received E4M3')
     })
 
     it('takes heads of 64', async () => {

@@ -67,18 +67,20 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
+  const compile = (program: string, defines: Readonly<Record<string, string | number>>) => {
+    const emulation = join(kernels, 'tests/emulation')
+    const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
+    const source = join(emulation, 'attention_prefill.cpp')
+    const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, source, '-o', program]
+    const compiled = spawnSync('c++', args, { encoding: 'utf8' })
+    expect(compiled.status, compiled.stderr).toBe(0)
+  }
+
   it.each([...instances, { ...instances[0]!, stages: 1 }])(
     '$format, heads of $headDim, $stages stages: agree with the reference',
     async ({ format, cache, headDim, stages }) => {
       const program = join(folder, `${format}-${headDim}-${stages}`)
-      const emulation = join(kernels, 'tests/emulation')
-      const names = Object.entries({ FORMAT: cache, HEAD_DIM: headDim, STAGES: stages })
-      const args = [
-        ...['-std=c++20', '-O2', ...names.map(([name, value]) => `-D${name}=${value}`)],
-        ...[`-I${folder}`, `-I${emulation}`, join(emulation, 'attention_prefill.cpp'), '-o', program],
-      ]
-      const compiled = spawnSync('c++', args, { encoding: 'utf8' })
-      expect(compiled.status, compiled.stderr).toBe(0)
+      compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: stages })
       const random = new Random(headDim + stages)
       for (const { sequences, blocks, ...spec } of cases) {
         const pairs = sequences.map(([length, newTokens]) => ({ length, newTokens }))
@@ -93,26 +95,71 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
       }
     },
   )
+
+  it.each([
+    { format: 'symmetric', cache: 'kInt4Symmetric', headDim: 128 },
+    { format: 'asymmetric', cache: 'kInt4Asymmetric', headDim: 64 },
+  ] as const)('$format, heads of $headDim: new tokens from an E4M3 cache', async ({ format, cache, headDim }) => {
+    const program = join(folder, `${format}-${headDim}-chunk`)
+    compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 })
+    const random = new Random(headDim)
+    const pairs = [
+      [300, 140],
+      [70, 6],
+      [129, 1],
+      [50, 0],
+      [64, 64],
+      [257, 100],
+      [330, 10],
+    ] as const
+    const sequences = pairs.map(([length, newTokens]) => ({ length, newTokens }))
+    const shape = { headDim, heads: 2, keyHeads: 1, sequences }
+    const old = makeAttention(random, { format, ...shape })
+    const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
+    // What old's caches mean where tokens are new becomes chunk's.
+    const vector = new Float32Array(headDim)
+    sequences.forEach(({ length, newTokens }, s) => {
+      for (let position = length - newTokens; position < length; position++) {
+        const slotOf = ({ pagesOf }: AttentionProblem) => pagesOf[s]![position >> 6]! * 64 + (position & 63)
+        for (const name of ['exact', 'sizes'] as const) {
+          for (const side of ['key', 'value'] as const) {
+            chunk[name].read(side, 0, slotOf(chunk), 0, vector)
+            old[name].write(side, 0, slotOf(old), 0, vector)
+          }
+        }
+      }
+    })
+    const largest = {
+      key: Math.max(old.largest.key, chunk.largest.key),
+      value: Math.max(old.largest.value, chunk.largest.value),
+    }
+    const out = run(program, old, 3, chunk)
+    await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, { ...old, largest }, PREFILL)
+  })
 })
 
-/** What the two launches make of a problem. */
-function run(
-  program: string,
-  { headDim = 128, heads, keyHeads, ...problem }: AttentionProblem,
-  blocks: number,
-): Uint16Array {
-  const { pagesOf, cache, q, qScale, rows, sequences } = problem
+/** A row a sequence: its pages from that of token `from` on, −1 elsewhere. */
+function tableOf({ pagesOf }: AttentionProblem, from: (sequence: number) => number): Int32Array {
+  const columns = Math.max(...pagesOf.map((pages) => pages.length))
+  return Int32Array.from(
+    pagesOf.flatMap((pages, s) =>
+      Array.from({ length: columns }, (_, i) => (i >= Math.floor(from(s) / 64) ? (pages[i] ?? -1) : -1)),
+    ),
+  )
+}
+
+/** What the two launches make of a problem; chunk: where the new tokens are. */
+function run(program: string, problem: AttentionProblem, blocks: number, chunk?: AttentionProblem): Uint16Array {
+  const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
   const { tiles, work } = cutWork(sequences, heads, 128)
   const columns = Math.max(...pagesOf.map((pages) => pages.length))
-  const table = new Int32Array(sequences.length * columns).fill(-1)
-  for (const [s, pages] of pagesOf.entries()) table.set(pages, s * columns)
   const pieces = work.length / 4
   const sizes = [tiles.length / 4, keyHeads, columns, pieces, heads, rows, Math.min(blocks, pieces)]
-  const parts = [cache, table, tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, work].flatMap((part) => [
-    BigInt64Array.of(BigInt(part.byteLength)),
-    part,
-  ])
-  const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...parts]
+  const caches = Uint8Array.from([...problem.cache, ...(chunk?.cache ?? [])])
+  const parts = [caches, tableOf(problem, () => 0), tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, work]
+  if (chunk !== undefined) parts.push(tableOf(chunk, (s) => sequences[s]!.length - sequences[s]!.newTokens))
+  const behind = parts.flatMap((part) => [BigInt64Array.of(BigInt(part.byteLength)), part])
+  const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...behind]
   const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))
   writeFileSync(`${program}.in`, Buffer.concat(bytes))
   const { status, stdout } = spawnSync(program, [`${program}.in`, `${program}.out`], { encoding: 'utf8' })
