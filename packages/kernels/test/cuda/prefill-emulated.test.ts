@@ -14,6 +14,7 @@ import {
   describeAttention,
   makeAttention,
   PREFILL,
+  withNewTokensOf,
 } from './gpu/attention-problem.js'
 
 // The prefill kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a warpgroup's
@@ -116,25 +117,9 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
     const shape = { headDim, heads: 2, keyHeads: 1, sequences }
     const old = makeAttention(random, { format, ...shape })
     const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
-    // What old's caches mean where tokens are new becomes chunk's.
-    const vector = new Float32Array(headDim)
-    sequences.forEach(({ length, newTokens }, s) => {
-      for (let position = length - newTokens; position < length; position++) {
-        const slotOf = ({ pagesOf }: AttentionProblem) => pagesOf[s]![position >> 6]! * 64 + (position & 63)
-        for (const name of ['exact', 'sizes'] as const) {
-          for (const side of ['key', 'value'] as const) {
-            chunk[name].read(side, 0, slotOf(chunk), 0, vector)
-            old[name].write(side, 0, slotOf(old), 0, vector)
-          }
-        }
-      }
-    })
-    const largest = {
-      key: Math.max(old.largest.key, chunk.largest.key),
-      value: Math.max(old.largest.value, chunk.largest.value),
-    }
+    const mixed = withNewTokensOf(chunk, old)
     const out = run(program, old, 3, chunk)
-    await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, { ...old, largest }, PREFILL)
+    await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
   })
 })
 

@@ -18,6 +18,7 @@ import {
   makeAttention,
   PREFILL,
   storedIn,
+  withNewTokensOf,
 } from './attention-problem.js'
 import type { GpuCase } from './gpu-case.js'
 
@@ -37,6 +38,24 @@ async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionS
   assert.deepEqual(await on.run(() => attend(true)), first, `${what}: other bits when started early`)
   using graph = stream.capture(() => attend(true))
   assert.deepEqual(await on.run(() => stream.replay(graph, 'prefill')), first, `${what}: other bits in a graph`)
+}
+
+/** New tokens from an E4M3 cache. */
+async function checkChunk(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
+  const [old, fresh] = [makeAttention(random, spec), makeAttention(random, { ...spec, format: 'e4m3' })]
+  const what = `${describeAttention(spec)}, new ones in E4M3`
+  using stream = device.createStream()
+  using on = await OnDevice.create(device, stream, old)
+  using chunk = CudaKvCache.create(device, stream, fresh.cacheSpec, { pages: fresh.pages })
+  await stream.upload(chunk.layer(0, 'test'), fresh.cache, 'chunk')
+  const sequences = on.sequences.map((sequence, s) => {
+    const first = Math.floor((sequence.length - sequence.newTokens) / 64)
+    return { ...sequence, chunkPages: fresh.pagesOf[s]!.slice(first) }
+  })
+  using batch = await PrefillBatch.create(stream, on.cache, { sequences, numAttentionHeads: spec.heads, chunk })
+  const { q, qScale, out } = on
+  const found = await on.run(() => attendPrefill(stream, { batch, layer: 0, q, qScale, out, dependent: true }))
+  await compareAttention(what, found, withNewTokensOf(fresh, old), PREFILL)
 }
 
 const grouped = { heads: 8, keyHeads: 2 }
@@ -87,6 +106,17 @@ export const attentionCases: readonly GpuCase[] = [
       },
     ]
   }),
+  ...prefilled
+    .filter(({ format }) => format !== 'e4m3')
+    .map(
+      (shape): GpuCase => ({
+        name: `prefill takes new tokens from an E4M3 cache, ${shape.format}, heads of ${shape.headDim}`,
+        async run(device, random) {
+          const sequences = news([300, 140], [70, 6], [129, 1], [50, 0], [64, 64], [257, 100], [330, 10])
+          await checkChunk(device, random, { ...shape, ...grouped, sequences })
+        },
+      }),
+    ),
   ...(['symmetric', 'asymmetric'] as const).map(
     (format): GpuCase => ({
       name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,

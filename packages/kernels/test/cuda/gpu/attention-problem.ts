@@ -107,6 +107,27 @@ export function makeAttention(random: Random, spec: AttentionSpec): AttentionPro
   return { ...spec, cacheSpec, pages, pagesOf, cache, exact, sizes, largest, rows, q, qScale }
 }
 
+/** `old` where what new tokens' keys and values mean is `chunk`'s, a problem of the same sequences and heads. */
+export function withNewTokensOf(chunk: AttentionProblem, old: AttentionProblem): AttentionProblem {
+  const vector = new Float32Array(old.cacheSpec.headDim)
+  old.sequences.forEach(({ length, newTokens }, s) => {
+    for (let position = length - newTokens; position < length; position++) {
+      const slotOf = ({ pagesOf }: AttentionProblem) =>
+        pagesOf[s]![Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + (position % PAGE_TOKENS)
+      for (const name of ['exact', 'sizes'] as const) {
+        for (const side of ['key', 'value'] as const) {
+          for (let head = 0; head < old.keyHeads; head++) {
+            chunk[name].read(side, 0, slotOf(chunk), head, vector)
+            old[name].write(side, 0, slotOf(old), head, vector)
+          }
+        }
+      }
+    }
+  })
+  const key = Math.max(old.largest.key, chunk.largest.key)
+  return { ...old, largest: { key, value: Math.max(old.largest.value, chunk.largest.value) } }
+}
+
 /** Codes of a token and head, with its scale. */
 function makeVector(random: Random, layout: KvLayout, side: Side, position: number, kind: string): StoredVector {
   const { codeBits, headDim, format } = layout
