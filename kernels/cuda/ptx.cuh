@@ -250,6 +250,13 @@ __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
 }
 
+/// The same value in another register.
+__device__ __forceinline__ float another(float v) {
+  float copy;
+  asm volatile("mov.b32 %0, %1;" : "=f"(copy) : "f"(v));
+  return copy;
+}
+
 /// Transposes an 8×8 matrix of 16-bit elements held by a warp: lane i has elements 2(i % 4), 2(i % 4) + 1 of row i / 4.
 __device__ __forceinline__ uint32_t transposeMatrix(uint32_t v) {
   uint32_t t;

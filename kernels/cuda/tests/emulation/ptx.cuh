@@ -1,9 +1,10 @@
-// The wrappers of kernels/cuda/ptx.cuh that attention_decode and attention_prefill use, on the host. A bulk copy arrives when it is issued: one that overwrites
+// The wrappers of kernels/cuda/ptx.cuh that attention_decode, attention_prefill and gemm_large use, on the host. A bulk copy arrives when it is issued: one that overwrites
 // what is still to be read shows.
 #pragma once
 #include <map>
 
 #include "block.h"
+#include "cuda.h"
 
 namespace fireq {
 
@@ -198,6 +199,68 @@ inline uint32_t transposeMatrix(uint32_t v) {
   const int row = emulation::lane() / 4, column = emulation::lane() % 4 * 2;
   const auto element = [&](int r, int c) { return static_cast<uint16_t>(rows[r * 4 + c / 2][0] >> c % 2 * 16); };
   return pair(element(column, row), element(column + 1, row));
+}
+
+inline float another(float v) { return v; }
+inline float reciprocal(float v) { return 1.f / v; }
+inline float2 loadSharedFloat2(uint32_t address) { return load<float2>(address); }
+inline float loadSharedBf16(uint32_t address) { return __uint_as_float(static_cast<uint32_t>(load<uint16_t>(address)) << 16); }
+inline void storeSharedFloat(uint32_t address, float v) { std::memcpy(memory + address, &v, 4); }
+inline void storeRelease(uint32_t* to, uint32_t v) { *to = v; }
+inline uint32_t loadAcquire(const uint32_t* from) {
+  if (*from == 0) emulation::yield();
+  return *from;
+}
+inline void fenceAsync() {}
+
+// A cluster is one block.
+inline uint32_t clusterRank() { return 0; }
+inline uint32_t clusterAddress(uint32_t address, uint32_t) { return address; }
+inline void clusterArrive() {}
+inline void clusterWait() {}
+inline void barrierArriveCluster(uint32_t barrier, int count = 1) {
+  while (count-- > 0) barrierArrive(barrier);
+}
+
+inline std::map<int, emulation::Meeting> named;  // barriers
+inline void syncNamed(int id, int threads) {
+  emulation::meet(named.try_emplace(id, threads).first->second, emulation::current->index % threads, {});
+}
+
+/// move(element of the matrix, null outside; its bytes in shared memory) for all of a box.
+template <class Move>
+void forBox(const CUtensorMap& map, uint32_t at, int x, int y, const Move& move) {
+  const int rowBytes = map.boxWidth * map.bytes, mask = map.swizzle / 16 - 1;
+  if (rowBytes != map.swizzle || at % 1024) emulation::fail("a box that isn't swizzled as it lies");
+  for (int row = 0; row < map.boxHeight; row++)
+    for (int i = 0; i < map.boxWidth; i++) {
+      const int64_t column = x + i, line = y + row;
+      auto* const element = static_cast<uint8_t*>(map.matrix) + (line * map.width + column) * map.bytes;
+      const uint32_t flat = at + row * rowBytes + i * map.bytes;
+      move(column < map.width && line < map.height ? element : nullptr, memory + (flat ^ (flat >> 7 & mask) << 4));
+    }
+}
+inline void copyTile(uint32_t to, const CUtensorMap* map, int x, int y, uint32_t barrier) {
+  forBox(*map, to, x, y, [&](const uint8_t* from, uint8_t* at) { from ? std::memcpy(at, from, map->bytes) : std::memset(at, 0, map->bytes); });
+  barriers.at(barrier).bytes -= map->boxWidth * map->bytes * map->boxHeight;
+  barriers.at(barrier).endIfComplete();
+}
+inline void copyTileMulticast(uint32_t to, const CUtensorMap* map, int x, int y, uint32_t barrier, uint16_t) { copyTile(to, map, x, y, barrier); }
+inline void storeTile(const CUtensorMap* map, uint32_t from, int x, int y) {
+  forBox(*map, from, x, y, [&](uint8_t* to, const uint8_t* at) { to ? std::memcpy(to, at, map->bytes) : nullptr; });
+}
+template <int kPending>
+void storeWaitRead() {}
+/// Like storeMatrices, but a lane has column i / 4 of rows 2 (i % 4) and one more.
+inline void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const auto& all = emulation::meetWarp({address});
+  const uint32_t words[4] = {a, b, c, d};
+  const int l = emulation::lane();
+  for (int m = 0; m < 4; m++)
+    for (int e = 0; e < 2; e++) {
+      const uint16_t half = static_cast<uint16_t>(words[m] >> 16 * e);
+      std::memcpy(memory + all[8 * m + 2 * (l % 4) + e][0] + l / 4 * 2, &half, 2);
+    }
 }
 
 template <bool kBf16>

@@ -31,6 +31,8 @@ void wait() {
 }
 template <class T>
 void pin(T&) {}
+template <class T>
+void pinValues(T&) {}
 
 inline uint32_t descriptorLow(uint32_t address) { return address >> 4 | 1u << 16; }
 inline uint64_t descriptor(uint32_t low) { return low; }
