@@ -17,6 +17,7 @@ import {
   type FormatName,
   makeAttention,
 } from './gpu/attention-problem.js'
+import { emulated } from './support.js'
 
 // The decode kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's instructions emulated.
 
@@ -76,7 +77,7 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
     expect(instances.length).toBe(16)
   })
 
-  it.each(instances)(
+  it.each(emulated(instances, 3))(
     'q$queries, $format, heads of $headDim: agrees with the reference',
     async ({ queries, format, headDim, defines }) => {
       const program = join(folder, `${format}-${headDim}-${queries}`)

@@ -4,9 +4,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { emulated } from './support.js'
 
 // gemm_large on the host: kernels/cuda/tests/emulation runs its threads as fibers, with a warp's and a warpgroup's instructions
 // and the copy engine emulated, and compares with the exact sum itself.
+
+const instances = [
+  { tokens: 256, codes: 'kSymmetric', scale: 'kBf16', epilogue: 'kLinear' },
+  { tokens: 256, codes: 'kFull', scale: 'kFp32', epilogue: 'kSiluMul' },
+  { tokens: 128, codes: 'kFull', scale: 'kBf16', epilogue: 'kLinear' },
+  { tokens: 128, codes: 'kSymmetric', scale: 'kFp32', epilogue: 'kSiluMul' },
+]
 
 const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
 const hasCompiler =
@@ -24,12 +32,7 @@ describe.skipIf(!hasCompiler)('the large GEMM on the host', () => {
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  it.each([
-    { tokens: 256, codes: 'kSymmetric', scale: 'kBf16', epilogue: 'kLinear' },
-    { tokens: 256, codes: 'kFull', scale: 'kFp32', epilogue: 'kSiluMul' },
-    { tokens: 128, codes: 'kFull', scale: 'kBf16', epilogue: 'kLinear' },
-    { tokens: 128, codes: 'kSymmetric', scale: 'kFp32', epilogue: 'kSiluMul' },
-  ])('$tokens tokens, $codes, $scale, $epilogue', ({ tokens, codes, scale, epilogue }) => {
+  it.each(emulated(instances, 3))('$tokens tokens, $codes, $scale, $epilogue', ({ tokens, codes, scale, epilogue }) => {
     const emulation = join(kernels, 'tests/emulation')
     const program = join(folder, `${tokens}-${codes}-${scale}-${epilogue}`)
     const defines = [`-DTOKENS=${tokens}`, `-DCODES=${codes}`, `-DSCALE=${scale}`, `-DEPILOGUE=${epilogue}`]

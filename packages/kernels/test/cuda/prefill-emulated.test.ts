@@ -16,6 +16,7 @@ import {
   PREFILL,
   withNewTokensOf,
 } from './gpu/attention-problem.js'
+import { emulated } from './support.js'
 
 // The prefill kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a warpgroup's
 // instructions emulated.
@@ -77,7 +78,7 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
     expect(compiled.status, compiled.stderr).toBe(0)
   }
 
-  it.each([...instances, { ...instances[0]!, stages: 1 }])(
+  it.each(emulated([...instances, { ...instances[0]!, stages: 1 }], 3))(
     '$format, heads of $headDim, $stages stages: agree with the reference',
     async ({ format, cache, headDim, stages }) => {
       const program = join(folder, `${format}-${headDim}-${stages}`)
@@ -97,30 +98,34 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
     },
   )
 
-  it.each([
-    { format: 'symmetric', cache: 'kInt4Symmetric', headDim: 128 },
+  const chunks = [
     { format: 'asymmetric', cache: 'kInt4Asymmetric', headDim: 64 },
-  ] as const)('$format, heads of $headDim: new tokens from an E4M3 cache', async ({ format, cache, headDim }) => {
-    const program = join(folder, `${format}-${headDim}-chunk`)
-    compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 })
-    const random = new Random(headDim)
-    const pairs = [
-      [300, 140],
-      [70, 6],
-      [129, 1],
-      [50, 0],
-      [64, 64],
-      [257, 100],
-      [330, 10],
-    ] as const
-    const sequences = pairs.map(([length, newTokens]) => ({ length, newTokens }))
-    const shape = { headDim, heads: 2, keyHeads: 1, sequences }
-    const old = makeAttention(random, { format, ...shape })
-    const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
-    const mixed = withNewTokensOf(chunk, old)
-    const out = run(program, old, 3, chunk)
-    await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
-  })
+    { format: 'symmetric', cache: 'kInt4Symmetric', headDim: 128 },
+  ] as const
+  it.each(emulated(chunks, 2))(
+    '$format, heads of $headDim: new tokens from an E4M3 cache',
+    async ({ format, cache, headDim }) => {
+      const program = join(folder, `${format}-${headDim}-chunk`)
+      compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 })
+      const random = new Random(headDim)
+      const pairs = [
+        [300, 140],
+        [70, 6],
+        [129, 1],
+        [50, 0],
+        [64, 64],
+        [257, 100],
+        [330, 10],
+      ] as const
+      const sequences = pairs.map(([length, newTokens]) => ({ length, newTokens }))
+      const shape = { headDim, heads: 2, keyHeads: 1, sequences }
+      const old = makeAttention(random, { format, ...shape })
+      const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
+      const mixed = withNewTokensOf(chunk, old)
+      const out = run(program, old, 3, chunk)
+      await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
+    },
+  )
 })
 
 /** A row a sequence: its pages from that of token `from` on, −1 elsewhere. */
