@@ -3,15 +3,15 @@ import { attendDecode, attendPrefill } from '../../src/cuda/attention.js'
 import { DecodeBatch, type DecodeBatchOptions } from '../../src/cuda/decode-batch.js'
 import { type DecodePlan, planDecode } from '../../src/cuda/decode-plan.js'
 import { CudaDevice } from '../../src/cuda/device.js'
-import { CudaKvCache, type CudaKvCacheSpec, type CudaKvFormat } from '../../src/cuda/kv-cache.js'
+import { CudaKvCache, type CudaKvCacheSpec } from '../../src/cuda/kv-cache.js'
 import type { KvSequence } from '../../src/cuda/kv-sequences.js'
-import { cutWork, PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch.js'
+import { PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch.js'
 import type { CudaBuffer } from '../../src/cuda/resources.js'
 import { type RopeStoreKv, ropeStoreKv } from '../../src/cuda/rope-store-kv.js'
 import type { CudaStream } from '../../src/cuda/stream.js'
 import { loadAddon } from '../../src/native/load.js'
 import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
-import { KvLayout, PAGE_TOKENS } from './kv-layout.js'
+import { layouts } from './kv-layout.js'
 import { describeFake, fakeFactory, hasKernels } from './support.js'
 
 const describeKernels: typeof describeFake = hasKernels ? describeFake : describe.skip
@@ -39,78 +39,6 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     ['store', 'decode_q8', 'decode_q16'].map((family) => `attention_${family}_${cache}`),
   )
   expect(names.sort()).toEqual([...stores, ...prefill].sort())
-})
-
-const formats: readonly CudaKvFormat[] = [symmetric.format, asymmetric.format, { dtype: 'e4m3' }, { dtype: 'bf16' }]
-const layouts = formats.flatMap((format) => [64, 128].map((headDim) => new KvLayout(format, headDim)))
-
-describe.each(layouts)('the layout of a page, $codeBits bits, heads of $headDim', (layout) => {
-  const { codeBits, headDim, pageBytes } = layout
-
-  it('has a place of its own for every code and scale, and no room besides', () => {
-    const taken = new Uint8Array(pageBytes * 2)
-    for (const side of ['key', 'value'] as const) {
-      for (let token = 0; token < PAGE_TOKENS; token++) {
-        for (let channel = 0; channel < headDim; channel++) {
-          const { byte, shift } = layout.placeOf(side, token, channel)
-          for (let nibble = 0; nibble < codeBits / 4; nibble++) taken[byte * 2 + shift / 4 + nibble]!++
-        }
-        if (!layout.hasScales) continue
-        for (let nibble = 0; nibble < 4; nibble++) taken[layout.scalePlace(side, token) * 2 + nibble]!++
-      }
-    }
-    expect(taken.every((count) => count === 1)).toBe(true)
-  })
-
-  it('gives back what was written', () => {
-    const page = new Uint8Array(pageBytes).fill(0xa5)
-    const codes = Uint16Array.from({ length: headDim }, (_, i) => (i * 4099) % 2 ** codeBits)
-    const vector = { codes, scaleBytes: layout.hasScales ? Uint8Array.of(1, 2) : new Uint8Array(0) }
-    layout.write(page, 'value', 37, vector)
-    expect(layout.read(page, 'value', 37)).toEqual(vector)
-    const left = { 4: [5, 10], 8: [0xa5], 16: [0xa5a5] }[codeBits]
-    expect(layout.read(page, 'value', 36).codes.every((code) => left.includes(code))).toBe(true)
-  })
-})
-
-it('a page is 64 tokens of 132 bytes in INT4 with heads of 128', () => {
-  expect(layouts.map(({ pageBytes }) => pageBytes / 64)).toEqual([68, 132, 68, 132, 132, 260, 256, 512])
-})
-
-describe('the work of a prefill', () => {
-  it('is cut where tiles of the context end', () => {
-    const { work } = cutWork([{ length: 300, newTokens: 170 }], 1, 128)
-    const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
-    expect(pieces).toEqual([
-      [0, 126, 44, 257],
-      [0, 0, 126, 131],
-    ])
-  })
-
-  it('covers every query and head once, what sees most first, and every tile of its context', () => {
-    const sequences = [
-      { length: 300, newTokens: 300 },
-      { length: 64, newTokens: 0 },
-      { length: 1000, newTokens: 77 },
-      { length: 1, newTokens: 1 },
-    ]
-    const { tiles, work } = cutWork(sequences, 4, 128)
-    expect(Array.from({ length: tiles.length / 4 }, (_, i) => [...tiles.subarray(4 * i, 4 * i + 4)])).toEqual([
-      ...[0, 1, 2].map((tile) => [0, tile, 300, 0]),
-      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 923]),
-      [3, 0, 1, 0],
-    ])
-    const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
-    const heads = (tile: number, token: number, queries: number, sees: number) =>
-      [0, 1, 2, 3].map((head) => [tile, token * 4 + head, queries, sees])
-    expect(pieces).toEqual([
-      ...heads(3, 300, 77, 924),
-      ...heads(0, 256, 44, 257),
-      ...heads(0, 128, 128, 129),
-      ...heads(0, 0, 128, 1),
-      ...heads(11, 377, 1, 1),
-    ])
-  })
 })
 
 describeKernels('attention on a pretended GPU', () => {

@@ -126,3 +126,14 @@ export class KvLayout {
     return ((((i * (headDim / 32) + h) * 4 + l) * 8 + swapped) * 4 + c) * 2 + e
   }
 }
+
+const formats: readonly CudaKvFormat[] = [
+  { dtype: 'int4', symmetric: true, scale: 'bf16' },
+  { dtype: 'int4', symmetric: false, scale: 'e4m3' },
+  { dtype: 'e4m3' },
+  { dtype: 'bf16' },
+]
+/** All that there are. */
+export const layouts: readonly KvLayout[] = formats.flatMap((format) =>
+  [64, 128].map((headDim) => new KvLayout(format, headDim)),
+)
