@@ -244,7 +244,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       ratio[set][half][0] = scale[set][half] * kRounding * ptx::reciprocal(fetched.scale[half]);
-      asm volatile("mov.b32 %0, %1;" : "=f"(ratio[set][half][1]) : "f"(ratio[set][half][0]));
+      ratio[set][half][1] = ptx::another(ratio[set][half][0]);
       scale[set][half] = fetched.scale[half];
     }
     wgmma::pin(codes);
@@ -427,8 +427,8 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 
 template <class C>
 __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmLargeShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  extern __shared__ uint8_t memory[];
+  auto& shared = *reinterpret_cast<GemmLargeShared<C>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
   ptx::launchDependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {

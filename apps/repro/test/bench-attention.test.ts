@@ -1,13 +1,17 @@
+import { existsSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { decodeE4m3, encodeBf16 } from '@fireq/formats'
 import { CudaDevice, cudaStatus } from '@fireq/kernels'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FakeDriverFactory, nothing } from '../../../packages/kernels/test/cuda/fake-driver/fake-driver.js'
-import { fillCache, layOut } from '../src/bench/attention-cache.js'
+import { attentionErrors } from '../src/bench/attention-accuracy.js'
+import { DEVIATION, fillCache, layOut } from '../src/bench/attention-cache.js'
 import { type AttentionResult, attentionTables, writeAttentionResult } from '../src/bench/attention-report.js'
-import { DECODES, PREFILLS, traceShape } from '../src/bench/attention-shapes.js'
+import { DECODES, MIXES, PREFILLS, traceShape } from '../src/bench/attention-shapes.js'
+import { activationPattern } from '../src/bench/linear-problem.js'
 import { repro } from './support.js'
 
 let folder: string
@@ -51,6 +55,23 @@ describe('the shapes', () => {
     await expect(traceShape(await file('bad.csv', text), 4)).rejects.toThrow(message)
   })
 
+  const traces = join(
+    process.env.FIREQ_TEST_DATA ?? join(import.meta.dirname, '../../../../shared'),
+    'data/serving-traces',
+  )
+  it.skipIf(!existsSync(traces))('of mixes are those of the traces that they name', async () => {
+    const [azure, mooncake] = ['azure-2023-conv.csv.gz', 'mooncake-conversation.jsonl.gz'].map((name) =>
+      join(traces, name),
+    )
+    expect(MIXES.azure.lengths).toEqual((await traceShape(azure!, 128)).lengths)
+    expect(MIXES.mooncake.lengths).toEqual((await traceShape(mooncake!, 64)).lengths)
+  })
+
+  it('of mixes say what they are', () => {
+    expect(MIXES.azure.label).toBe('Azure: 128 × 247 … 4156 (mean 1102)')
+    expect(MIXES.mooncake.label).toBe('Mooncake: 64 × 1058 … 81628 (mean 12770)')
+  })
+
   it.each([[[64, 1, 130]], [[7919 * 64]], [[16384, 16384, 16384]]])('lie on pages of their own: %j', (lengths) => {
     const { pages, pagesOf } = layOut(lengths)
     const all = pagesOf.flat()
@@ -70,21 +91,26 @@ const result: AttentionResult = {
   baselines: { torch: '2.9', cuda: '13.0', gpu: 'H' },
   rounds: 7,
   readBytesPerSecond: 4e12,
+  copyBytesPerSecond: 5e12,
+  skipped: [{ kind: 'decode', shape: '9 × 9', heads: 32, keyHeads: 32, why: 'out of GPU memory' }],
   rows: [
     {
       ...({ kind: 'prefill', shape: '1 × 100', heads: 32, keyHeads: 8, operations: 5e9, kvBytes: 1e5 } as const),
       microseconds: { symmetric: 10, asymmetric: 12.5, cudnn: 20, flash: 40 },
       ratio: { symmetric: 2, asymmetric: 1.6 },
+      error: { symmetric: 0.00123, asymmetric: 0.002, cudnn: 0.0021, flash: 0.0022 },
+      totalError: { symmetric: 0.1, asymmetric: 0.08 },
     },
     {
       ...({ kind: 'prefill', shape: '1 × 200', heads: 32, keyHeads: 8, operations: 2e10, kvBytes: 2e5 } as const),
       microseconds: { symmetric: 40, cudnn: 20 },
       ratio: { symmetric: 0.5 },
+      ...{ error: { symmetric: 0.003 }, totalError: { symmetric: 0.2 } },
     },
     {
       ...({ kind: 'decode', shape: '64 × 1 … 9', heads: 32, keyHeads: 32, operations: 1e9, kvBytes: 3e8 } as const),
       microseconds: { symmetric: 100, asymmetric: 150 },
-      ratio: {},
+      ...{ ratio: {}, error: {}, totalError: {} },
     },
   ],
   stores: [{ tokens: 16, heads: 32, keyHeads: 8, microseconds: { symmetric: 2 }, bytes: 4e6 }],
@@ -92,7 +118,7 @@ const result: AttentionResult = {
 
 describe('the report', () => {
   it('has a table of each kind, and what ratios come to', async () => {
-    const [summary, prefill, decode, store] = attentionTables(result)
+    const [summary, prefill, decode, store, errors, notRun] = attentionTables(result)
     expect(summary!.rows).toEqual([{ group: 'prefill, 32/8 heads', cudnn: 1, flash: 4, better: 1 }])
     expect(prefill!.rows[0]).toMatchObject({
       heads: '32/8',
@@ -101,18 +127,20 @@ describe('the report', () => {
       asymmetricRatio: 1.6,
     })
     expect(decode!.rows[0]).toMatchObject({ symmetricRate: 3000, symmetricShare: 0.75, asymmetricRate: 2000 })
-    expect(store!.rows[0]).toMatchObject({ tokens: 16, symmetricRate: 2000, symmetricShare: 0.5 })
-    expect(attentionTables({ ...result, rows: [], stores: [] })).toEqual([])
+    expect(store!.rows[0]).toMatchObject({ tokens: 16, symmetricRate: 2000, symmetricShare: 0.4 })
+    expect(errors!.rows[0]).toMatchObject({ symmetric: '1.23e-3', cudnn: '2.10e-3', asymmetricTotal: '8.00e-2' })
+    expect(notRun!.rows).toEqual([{ kind: 'decode', shape: '9 × 9', heads: '32/32', why: 'out of GPU memory' }])
+    expect(attentionTables({ ...result, rows: [], stores: [], skipped: [] })).toEqual([])
     const [json, markdown] = await writeAttentionResult(result, join(folder, 'out'))
     expect(json).toMatch(/attention-2026-01-02-030405\.json$/)
     expect(JSON.parse(await readFile(json!, 'utf8'))).toEqual(JSON.parse(JSON.stringify(result)))
     const text = await readFile(markdown!, 'utf8')
     expect(text).toContain(
-      'commit 0123456789ab, H, driver 580, CUDA 13.0, limits undefined, 4.00 TB/s read; PyTorch 2.9; medians of 7',
+      'commit 0123456789ab, H, driver 580, CUDA 13.0, limits undefined, 4.00 TB/s read; PyTorch 2.9; 5.00 TB/s copied, medians of 7',
     )
     expect(text).toContain('| 1 × 100 | 32/8 | 10.00 | 12.50 | 500 | 400 | 20.0 | 40.0 | 2.00 | 1.60 |')
     expect(text).toContain('| 64 × 1 … 9 | 32/32 | 100.00 | 150.00 | 3000 | 2000 | 0.75 | 0.50 | – | – | – | – |')
-    expect(text).toContain('| 16 | 32/8 | 2.00 | – | 2000 | – | 0.50 | – |')
+    expect(text).toContain('| 16 | 32/8 | 2.00 | – | 2000 | – | 0.40 | – |')
   })
 })
 
@@ -134,10 +162,23 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
     await writeFile(trace, 'ContextTokens,GeneratedTokens\n70,2\n130,4\n')
     const answers = `case "$line" in *about*) echo '{"result": {"torch": "2.0", "cuda": "13.0", "gpu": "G"}}';;
 *prepare*'"causal":true'*) echo '{"result": {"flash": "No available kernel."}}';;
-*prepare*) echo '{"result": {}}';; *cudnn*) echo '{"result": 500}';; *flash*) echo '{"result": 250}';; esac`
+*prepare*) echo '{"result": {}}';; *'"do":"error"'*) echo '{"result": 0.002}';; *cudnn*) echo '{"result": 500}';; *flash*) echo '{"result": 250}';; esac`
     await writeFile(python, `#!/bin/sh\nwhile read line; do echo "$line" >>"${folder}/asked"; ${answers}\ndone\n`)
     await chmod(python, 0o755)
-    const shapes = ['--heads', '4/2', '--prefill', '2x100', '--decode', '3x70', '--store', '5', '--traces', trace]
+    const shapes = [
+      '--heads',
+      '4/2',
+      '--prefill',
+      '2x100',
+      '--decode',
+      '3x70',
+      '--store',
+      '5',
+      '--mixes',
+      'none',
+      '--traces',
+      trace,
+    ]
     const args = [
       'bench',
       'attention',
@@ -190,7 +231,10 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
       { do: 'prepare', causal: true, batch: 2, length: 100, heads: 4, key_heads: 2, count: 48, bytes: 1 },
       { do: 'prepare', causal: false, batch: 3, length: 70, heads: 4, key_heads: 2, count: 48, bytes: 250e6 },
     ])
-    expect(asked.filter((command) => command.name === 'flash')).toHaveLength(4) // once before it counts
+    expect(asked.filter((command) => command.name === 'flash' && command.do === 'time')).toHaveLength(4) // once before it counts
+    expect(written.rows[1]!.error).toMatchObject({ cudnn: 0.002, flash: 0.002 })
+    expect(Object.keys(written.rows[1]!.totalError)).toEqual(['symmetric', 'asymmetric'])
+    expect(written.skipped).toEqual([])
     expect(driver.alive()).toEqual(nothing)
   }, 60_000)
 
@@ -205,6 +249,8 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
       '1x64',
       '--store',
       'none',
+      '--mixes',
+      'none',
       '--formats',
       'asymmetric',
     ]
@@ -216,6 +262,54 @@ describe.skipIf(factory === undefined || factory.problem !== undefined)('on a pr
     expect(stdout).not.toContain('Prefill')
     expect(driver.alive()).toEqual(nothing)
   }, 60_000)
+
+  it('goes on without what memory does not hold', async () => {
+    const driver = makeDriver()
+    const shapes = [
+      '--heads',
+      '2/2',
+      '--prefill',
+      'none',
+      '--decode',
+      '300x16384,1x64',
+      '--mixes',
+      'none',
+      '--store',
+      'none',
+    ]
+    const args = ['bench', 'attention', ...shapes, '--no-baselines', '--out', join(folder, 'much')]
+    const { code, stdout, stderr } = await repro(args, undefined, { LD_LIBRARY_PATH: dirname(driver.library) })
+    expect(code, stderr).toBe(0)
+    expect(stderr).toMatch(/decode 300 × 16384, 2\/2 heads: skipped: .*out of GPU memory/)
+    expect(stdout).toMatch(/Not run[\s\S]*300 × 16384/)
+    expect(stdout).toMatch(/Decode[\s\S]*1 × 64/)
+    expect(driver.alive()).toEqual(nothing)
+  }, 60_000)
+
+  it('compares with float64 attention: one token has its own values', async () => {
+    const driver = makeDriver(2 ** 28)
+    {
+      using device = CudaDevice.open({ library: driver.library })
+      using stream = device.createStream()
+      const counts = { heads: 4, keyHeads: 2 }
+      const bits = new Uint16Array(3 * 4 * 128)
+      const projected = encodeBf16(decodeE4m3(activationPattern()).map((value) => value / DEVIATION))
+      for (let row = 0; row < 3; row++) {
+        const ofValues = row * 8 * 128 + 7 * 128 // the last head's
+        for (const head of [2, 3]) bits.set(projected.subarray(ofValues, ofValues + 128), (row * 4 + head) * 128)
+      }
+      using out = stream.allocate(bits.byteLength, 'out')
+      await stream.upload(out, bits, 'out')
+      for (const kind of ['decode', 'prefill'] as const) {
+        const shape = { kind, label: '', lengths: [1, 1, 1] }
+        const errors = await attentionErrors(stream, shape, counts, 'symmetric', out)
+        expect(errors.total).toBe(0)
+        expect(errors.kernel).toBeGreaterThan(0.05) // INT4
+        expect(errors.kernel).toBeLessThan(0.15)
+      }
+    }
+    expect(driver.alive()).toEqual(nothing)
+  })
 
   it('fills every layer of a cache, a part of the tokens after another', async () => {
     const driver = makeDriver(2 ** 28)
@@ -235,6 +329,7 @@ describe('the command', () => {
     [['--heads', '6/4'], /Expected H\/Hkv,… with 1 to 16 query heads/],
     [['--prefill', '1024'], /Expected NxM,…: sequences and tokens/],
     [['--decode', '0x5'], /Expected NxM,…/],
+    [['--mixes', 'bing'], /Expected some of azure, mooncake/],
     [['--formats', 'fp8'], /Expected some of symmetric, asymmetric/],
     [['--store', '1,0'], /Expected a whole number of at least 1/],
   ])('refuses %j', async (args, message) => {

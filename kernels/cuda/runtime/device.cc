@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "cubins.h"
 
@@ -33,6 +34,11 @@ Device::~Device() {
     driver_->cuCtxPopCurrent.address(&popped);
   }
   driver_->cuDevicePrimaryCtxRelease.address(handle_);
+}
+
+Pool& Device::pool() {
+  if (pool_ == nullptr) pool_ = std::make_unique<Pool>(std::max(1u, std::thread::hardware_concurrency()));
+  return *pool_;
 }
 
 CUmodule Device::moduleOf(const std::string& kernel) {

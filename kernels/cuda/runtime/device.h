@@ -4,6 +4,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "../../cpu/core/pool.h"
 #include "allocator.h"
 #include "driver.h"
 #include "staging.h"
@@ -24,6 +25,8 @@ class Device : public std::enable_shared_from_this<Device> {
   const DeviceStatus& status() const { return status_; }
   Allocator& allocator() { return allocator_; }
   Staging& staging() { return staging_; }
+  /// Threads that prepare what is uploaded, as many as the machine runs at once; started when first asked for.
+  Pool& pool();
 
   /// The module that holds a kernel, loaded from its cubin the first time.
   CUmodule moduleOf(const std::string& kernel);
@@ -50,6 +53,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::unordered_map<std::string, CUmodule> modules_;
   Allocator allocator_;
   Staging staging_;
+  std::unique_ptr<Pool> pool_;
 };
 
 }  // namespace fireq::cuda

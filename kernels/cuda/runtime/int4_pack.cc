@@ -1,6 +1,7 @@
 #include "int4_pack.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <future>
@@ -138,14 +139,13 @@ class Packer {
   Packer(const Int4Slab& slab, const PackedFormat& format, const std::string& what)
       : slab_(slab), format_(format), what_(what) {}
 
-  PackFindings pack(int64_t from, int64_t to, const std::function<char*(int64_t)>& blockAt) {
-    const int64_t blocks = slab_.columns / kColumns;
-    for (int64_t first = from * kRows; first < to * kRows; first += kRows) {
-      for (int64_t r = 0; r < kRows; r++) rows_[r] = rowOf(slab_, first + r);
-      for (int64_t b = 0; b < blocks; b++) {
-        packBlock(first, b, blockAt(first / kRows * blocks + b));
-        if (found_.needsFull || found_.needsFp32) return found_;
-      }
+  /// The `strip`-th 64 rows.
+  PackFindings pack(int64_t strip, const std::function<char*(int64_t)>& blockAt) {
+    const int64_t blocks = slab_.columns / kColumns, first = strip * kRows;
+    for (int64_t r = 0; r < kRows; r++) rows_[r] = rowOf(slab_, first + r);
+    for (int64_t b = 0; b < blocks; b++) {
+      packBlock(first, b, blockAt(strip * blocks + b));
+      if (found_.needsFull || found_.needsFp32) break;
     }
     return found_;
   }
@@ -233,28 +233,32 @@ size_t blockBytes(const Int4Slab& slab, const PackedFormat& format) {
 }
 
 template <GroupScaleType kType, int kGroups>
-static PackFindings packRows(const Int4Slab& slab, const PackedFormat& format, int threads,
+static PackFindings packRows(const Int4Slab& slab, const PackedFormat& format, Pool& pool,
                              const std::function<char*(int64_t)>& blockAt, const std::string& what) {
-  const int64_t blocks = (slab.rows + kRows - 1) / kRows, parts = std::clamp<int64_t>(threads, 1, blocks);
-  const auto pack = [&](int64_t part) {
-    return Packer<kType, kGroups>(slab, format, what).pack(blocks * part / parts, blocks * (part + 1) / parts, blockAt);
+  std::atomic<bool> stop{false}, needsFull{false}, needsFp32{false};
+  const auto packStrip = [&](int64_t strip, int) {
+    const PackFindings found = Packer<kType, kGroups>(slab, format, what).pack(strip, blockAt);
+    if (found.needsFull) needsFull = stop = true;
+    if (found.needsFp32) needsFp32 = stop = true;
   };
-  std::vector<std::future<PackFindings>> others;
-  for (int64_t part = 1; part < parts; part++) others.push_back(std::async(std::launch::async, pack, part));
-  PackFindings found = pack(0);
-  for (auto& other : others) {
-    const PackFindings more = other.get();
-    found.needsFull = found.needsFull || more.needsFull;
-    found.needsFp32 = found.needsFp32 || more.needsFp32;
-  }
-  return found;
+  const auto done = std::make_shared<std::promise<void>>();  // also the job's: it may still be telling when this thread goes on
+  pool.submit([&, done] {
+    try {
+      pool.parallelFor((slab.rows + kRows - 1) / kRows, &stop, packStrip);
+      done->set_value();
+    } catch (...) {
+      done->set_exception(std::current_exception());
+    }
+  });
+  done->get_future().get();
+  return {needsFull, needsFp32};
 }
 
-PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
+PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, Pool& pool,
                       const std::function<char*(int64_t)>& blockAt, const std::string& what) {
   const auto ofType = [&]<GroupScaleType kType>() {
     const auto pack = slab.group == 32 ? packRows<kType, 4> : slab.group == 64 ? packRows<kType, 2> : packRows<kType, 1>;
-    return pack(slab, format, threads, blockAt, what);
+    return pack(slab, format, pool, blockAt, what);
   };
   if (slab.scaleType == GroupScaleType::kBf16) return ofType.operator()<GroupScaleType::kBf16>();
   if (slab.scaleType == GroupScaleType::kE4m3) return ofType.operator()<GroupScaleType::kE4m3>();

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "../../cpu/core/pool.h"
+
 namespace fireq::cuda {
 
 enum class GroupScaleType { kBf16, kE4m3, kFp32 };
@@ -46,9 +48,10 @@ struct PackFindings {
 size_t blockBytes(const Int4Slab& slab, const PackedFormat& format);
 
 /// Packs ceil(rows / 64) · K / 128 blocks; `blockAt(i)` is where the i-th goes. Groups whose scale or whose codes are all
-/// zero become zero codes under the row's scale before, since kernels divide by scales. Rows of blocks are spread over so
-/// many threads. Throws Error for a scale that isn't finite or that kernels can't divide by, naming row and group.
-PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, int threads,
+/// zero become zero codes under the row's scale before, since kernels divide by scales. Rows of blocks are spread over the
+/// pool's threads; returns when all are done. Throws Error for a scale that isn't finite or that kernels can't divide by,
+/// naming row and group.
+PackFindings packInt4(const Int4Slab& slab, const PackedFormat& format, Pool& pool,
                       const std::function<char*(int64_t)>& blockAt, const std::string& what);
 
 }  // namespace fireq::cuda

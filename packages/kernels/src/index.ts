@@ -48,3 +48,4 @@ export {
   type Rewrite,
 } from './program/rewrites.js'
 export { ReferenceBackend } from './reference/backend.js'
+export { roundKvGroup } from './reference/kv-format.js'

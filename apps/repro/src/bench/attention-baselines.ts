@@ -36,6 +36,11 @@ export class AttentionBaselines implements Disposable {
     return (await this.#process.ask({ do: 'time', name })) as number
   }
 
+  /** ‖out − exact‖ / ‖exact‖ on a sample of rows and heads; exact: float64 attention of the same inputs. */
+  async error(name: AttentionBaseline): Promise<number> {
+    return (await this.#process.ask({ do: 'error', name })) as number
+  }
+
   [Symbol.dispose](): void {
     this.#process[Symbol.dispose]()
   }

@@ -1,4 +1,4 @@
-import { decodeE4m3, encodeBf16 } from '@fireq/formats'
+import { decodeE4m3, encodeBf16, type KvFormat } from '@fireq/formats'
 import { type CudaBuffer, type CudaDevice, CudaKvCache, type CudaStream, ropeStoreKv } from '@fireq/kernels'
 import type { HeadCounts } from './attention-shapes.js'
 import { activationPattern } from './linear-problem.js'
@@ -7,12 +7,17 @@ import { uploadRepeated } from './ours.js'
 export const FORMATS = ['symmetric', 'asymmetric'] as const
 export type Format = (typeof FORMATS)[number]
 
-const HEAD_DIM = 128
+export const HEAD_DIM = 128
 const PAGE_TOKENS = 64
 /** Tokens that are stored by one launch. */
-const PART = 4096
+export const PART = 4096
 /** Of q's E4M3 codes, so that queries are about 1. */
-const DEVIATION = 110
+export const DEVIATION = 110
+/** Llama 3's. */
+export const INVERSE_FREQUENCIES: Float32Array = Float32Array.from(
+  { length: HEAD_DIM / 2 },
+  (_, i) => 500000 ** (-i / (HEAD_DIM / 2)),
+)
 /** Coprime to most numbers of pages. */
 const STRIDE = 7919
 
@@ -27,7 +32,7 @@ function projectionPattern(): Uint16Array {
   return pattern
 }
 
-/** What ropeStoreKv takes of some tokens: a projection's output of about 1, and where they go. */
+/** What ropeStoreKv takes of some tokens: a projection's output of about 1, post-RoPE scales of 1, and where they go. */
 export class StoreInputs implements Disposable {
   readonly #buffers: readonly CudaBuffer[]
 
@@ -40,8 +45,9 @@ export class StoreInputs implements Disposable {
     readonly inverseFrequencies: CudaBuffer,
     readonly q: CudaBuffer,
     readonly qScale: CudaBuffer,
+    readonly scale: CudaBuffer,
   ) {
-    this.#buffers = [qkv, positions, slots, inverseFrequencies, q, qScale]
+    this.#buffers = [qkv, positions, slots, inverseFrequencies, q, qScale, scale]
   }
 
   static async create(stream: CudaStream, counts: HeadCounts, tokens: number): Promise<StoreInputs> {
@@ -54,9 +60,11 @@ export class StoreInputs implements Disposable {
       HEAD_DIM * 2,
       tokens * heads * HEAD_DIM,
       tokens * heads * 4,
+      keyHeads * HEAD_DIM * 4,
     ]
     const buffers = sizes.map((bytes) => stream.allocate(bytes, `bench of attention: ${tokens} tokens to store`))
-    const [qkv, positions, slots, inverseFrequencies, q, qScale] = buffers as [
+    const [qkv, positions, slots, inverseFrequencies, q, qScale, scale] = buffers as [
+      CudaBuffer,
       CudaBuffer,
       CudaBuffer,
       CudaBuffer,
@@ -65,9 +73,9 @@ export class StoreInputs implements Disposable {
       CudaBuffer,
     ]
     await uploadRepeated(stream, qkv, projectionPattern())
-    const frequencies = Float32Array.from({ length: HEAD_DIM / 2 }, (_, i) => 500000 ** (-i / (HEAD_DIM / 2)))
-    await stream.upload(inverseFrequencies, frequencies, 'bench: inverse frequencies')
-    const made = new StoreInputs(counts, tokens, qkv, positions, slots, inverseFrequencies, q, qScale)
+    await stream.upload(inverseFrequencies, INVERSE_FREQUENCIES, 'bench: inverse frequencies')
+    await stream.upload(scale, new Float32Array(keyHeads * HEAD_DIM).fill(1), 'bench: post-RoPE scales')
+    const made = new StoreInputs(counts, tokens, qkv, positions, slots, inverseFrequencies, q, qScale, scale)
     await made.place(
       stream,
       Int32Array.from({ length: tokens }, (_, t) => t),
@@ -82,8 +90,9 @@ export class StoreInputs implements Disposable {
   }
 
   store(stream: CudaStream, cache: CudaKvCache, layer: number, tokens: number = this.tokens): void {
-    const { qkv, positions, slots, inverseFrequencies, q, qScale, counts } = this
-    const operands = { qkv, positions, slots, inverseFrequencies, q, qScale }
+    const { qkv, positions, slots, inverseFrequencies, q, qScale, scale, counts } = this
+    const scales = { keyScale: scale, queryScale: scale }
+    const operands = { qkv, positions, slots, inverseFrequencies, q, qScale, ...scales }
     ropeStoreKv(stream, { cache, layer, numAttentionHeads: counts.heads, tokens, ...operands })
   }
 
@@ -100,10 +109,13 @@ export function createCache(
   numLayers: number,
   pages: number,
 ): CudaKvCache {
+  const spec = { numLayers, numKeyValueHeads: keyHeads, headDim: HEAD_DIM, format: cacheFormat(format) }
+  return CudaKvCache.create(device, stream, spec, { pages })
+}
+
+export function cacheFormat(format: Format): KvFormat {
   const symmetric = format === 'symmetric'
-  const spec = { numLayers, numKeyValueHeads: keyHeads, headDim: HEAD_DIM }
-  const stored = { dtype: 'int4', symmetric, scale: symmetric ? 'bf16' : 'e4m3' } as const
-  return CudaKvCache.create(device, stream, { ...spec, format: stored }, { pages })
+  return { dtype: 'int4', symmetric, scale: symmetric ? 'bf16' : 'e4m3' }
 }
 
 /** Where sequences of these lengths lie: their pages all over the cache. */

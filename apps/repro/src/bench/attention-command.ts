@@ -18,11 +18,14 @@ import {
   equalLengths,
   HEADS,
   type HeadCounts,
+  MIX_NAMES,
+  MIXES,
   PREFILLS,
   STORES,
   traceShape,
 } from './attention-shapes.js'
 import { startBaselines } from './baseline-process.js'
+import { copyBandwidth } from './copy-bandwidth.js'
 import { namesOf, wholeNumber, wholeNumbers } from './options.js'
 import { provenanceOf } from './provenance.js'
 
@@ -30,6 +33,7 @@ interface AttentionOptions {
   readonly heads: readonly HeadCounts[]
   readonly prefill: readonly AttentionShape[]
   readonly decode: readonly AttentionShape[]
+  readonly mixes: readonly (typeof MIX_NAMES)[number][]
   readonly store: readonly number[]
   readonly formats: readonly Format[]
   readonly traces?: string
@@ -51,9 +55,12 @@ export function addAttentionBench(bench: Command, signal: AbortSignal): void {
     .option('--prefill <NxM,…>', 'sequences × tokens, or none', shapeList('prefill'), PREFILLS)
     .option('--decode <NxM,…>', 'sequences × tokens in the cache, or none', shapeList('decode'), DECODES)
     .option(
-      '--traces <file>',
-      'and decoding for a mix of lengths from a trace of requests (CSV or JSON lines, .gz too)',
+      '--mixes <names>',
+      `and for mixes of lengths as services had them: of ${MIX_NAMES.join(', ')}, or none`,
+      (text) => (text === 'none' ? [] : namesOf(MIX_NAMES)(text)),
+      MIX_NAMES,
     )
+    .option('--traces <file>', 'and from a trace of requests (CSV or JSON lines, .gz too)')
     .option('--trace-batch <N>', 'sequences of that mix', wholeNumber, 64)
     .option(
       '--store <M,…>',
@@ -79,7 +86,8 @@ async function runAttention(options: AttentionOptions, signal: AbortSignal): Pro
   const began = new Date()
   const progress = createProgress()
   const { heads, formats, rounds, store: stores } = options
-  const settings = { heads, formats, rounds, stores, shapes: [...options.prefill, ...options.decode, ...traced] }
+  const mixes = [...options.mixes.map((name) => MIXES[name]), ...traced]
+  const settings = { heads, formats, rounds, stores, shapes: [...options.prefill, ...options.decode, ...mixes] }
   using device = CudaDevice.open()
   using stream = device.createStream()
   let result: AttentionResult
@@ -87,12 +95,13 @@ async function runAttention(options: AttentionOptions, signal: AbortSignal): Pro
   try {
     if ('notRun' in about) progress.note(`baselines not run: ${about.notRun}`)
     const readBytesPerSecond = await readBandwidth(device, stream)
+    const copyBytesPerSecond = await copyBandwidth(stream, rounds)
     const stored = await benchStore(device, stream, settings, progress, signal)
-    const rows = await benchAttention(device, stream, baselines, settings, progress, signal)
+    const found = await benchAttention(device, stream, baselines, settings, progress, signal)
     result = {
       benchmark: 'attention',
       ...(await provenanceOf(device, began)),
-      ...{ baselines: about, rounds, readBytesPerSecond, rows, stores: stored },
+      ...{ baselines: about, rounds, readBytesPerSecond, copyBytesPerSecond, ...found, stores: stored },
     }
   } finally {
     progress.stop()

@@ -1,13 +1,16 @@
 import { markdownTable } from '../report/markdown.js'
 import type { Column, Table } from '../report/report.js'
-import type { AttentionRow, StoreRow } from './attention.js'
+import type { AttentionRow, SkippedRow, StoreRow } from './attention.js'
 import { FORMATS } from './attention-cache.js'
 import { type BenchResult, describeRun, writeBenchResult } from './provenance.js'
 
 /** Everything that a run found and where it was. */
 export interface AttentionResult extends BenchResult {
   readonly benchmark: 'attention'
+  /** Of the device's memory, bytes read and written, measured before. */
+  readonly copyBytesPerSecond: number
   readonly rows: readonly AttentionRow[]
+  readonly skipped: readonly SkippedRow[]
   readonly stores: readonly StoreRow[]
 }
 
@@ -17,8 +20,10 @@ const baselineColumns: readonly Column[] = [
 ]
 
 /** Prefill, decode and store, those that there are, and what the ratios come to. */
-export function attentionTables(result: Pick<AttentionResult, 'rows' | 'stores' | 'readBytesPerSecond'>): Table[] {
-  const { rows, stores, readBytesPerSecond } = result
+export function attentionTables(
+  result: Pick<AttentionResult, 'rows' | 'skipped' | 'stores' | 'readBytesPerSecond' | 'copyBytesPerSecond'>,
+): Table[] {
+  const { rows, skipped, stores, readBytesPerSecond, copyBytesPerSecond } = result
   const ofKind = (kind: AttentionRow['kind']) => rows.filter((row) => row.kind === kind)
   const common = (row: AttentionRow) => ({
     shape: row.shape,
@@ -51,29 +56,62 @@ export function attentionTables(result: Pick<AttentionResult, 'rows' | 'stores' 
     })),
   }
   const store: Table = {
-    caption: '**Store** — RoPE, FP8 queries, INT4 keys and values; bytes read and written, once each',
+    caption:
+      '**Store** — RoPE, post-RoPE scaling, FP8 queries, INT4 keys and values; bytes read and written, once each, and their share of what a copy moves',
     columns: [
       { key: 'tokens', title: 'tokens' },
       ...shapeColumns.slice(1),
-      ...[...perFormat('Rate', 'GB/s', 0), ...perFormat('Share', 'of read bandwidth', 2)],
+      ...[...perFormat('Rate', 'GB/s', 0), ...perFormat('Share', 'of a copy', 2)],
     ],
     rows: stores.map((row) => ({
       ...{ tokens: row.tokens, heads: `${row.heads}/${row.keyHeads}`, ...row.microseconds },
-      ...rates(row.microseconds, row.bytes, readBytesPerSecond),
+      ...rates(row.microseconds, row.bytes, copyBytesPerSecond),
     })),
   }
-  return [summary(rows), prefill, decode, store].filter((table) => table.rows.length > 0)
+  return [summary(rows), prefill, decode, store, errors(rows), notRun(skipped)].filter((table) => table.rows.length > 0)
 }
 
+const sequences: Column = { key: 'shape', title: 'sequences × tokens' }
+const heads: Column = { key: 'heads', title: 'heads' }
 const shapeColumns: readonly Column[] = [
-  { key: 'shape', title: 'sequences × tokens' },
-  { key: 'heads', title: 'heads' },
+  sequences,
+  heads,
   { key: 'symmetric', title: 'symmetric, µs', digits: 2 },
   { key: 'asymmetric', title: 'asymmetric, µs', digits: 2 },
 ]
 
 function perFormat(key: string, title: string, digits: number): Column[] {
   return FORMATS.map((format) => ({ key: `${format}${key}`, title: `${title}, ${format}`, digits }))
+}
+
+function errors(rows: readonly AttentionRow[]): Table {
+  const scientific = (value: number | undefined) => value?.toExponential(2)
+  return {
+    caption:
+      '**Errors** — relative, against float64 attention on a sample of rows and heads: of the keys and values that each was given (ours: that the cache holds), and with INT4’s rounding of them',
+    columns: [
+      { key: 'kind', title: '' },
+      sequences,
+      heads,
+      ...FORMATS.map((format) => ({ key: format, title: format })),
+      { key: 'cudnn', title: 'cuDNN BF16' },
+      { key: 'flash', title: 'flash BF16' },
+      ...FORMATS.map((format) => ({ key: `${format}Total`, title: `with INT4’s, ${format}` })),
+    ],
+    rows: rows.map(({ kind, shape, heads, keyHeads, error, totalError }) => ({
+      ...{ kind, shape, heads: `${heads}/${keyHeads}` },
+      ...Object.fromEntries(Object.entries(error).map(([name, value]) => [name, scientific(value)])),
+      ...Object.fromEntries(FORMATS.map((format) => [`${format}Total`, scientific(totalError[format])])),
+    })),
+  }
+}
+
+function notRun(skipped: readonly SkippedRow[]): Table {
+  return {
+    caption: '**Not run**',
+    columns: [{ key: 'kind', title: '' }, sequences, heads, { key: 'why', title: 'why' }],
+    rows: skipped.map(({ kind, shape, heads, keyHeads, why }) => ({ kind, shape, heads: `${heads}/${keyHeads}`, why })),
+  }
 }
 
 function eachFormat(
@@ -122,7 +160,7 @@ function summary(rows: readonly AttentionRow[]): Table {
 
 /** Where it ran, a line for people. */
 export function describeAttentionRun(result: AttentionResult): string {
-  return describeRun(result, [])
+  return describeRun(result, [`${(result.copyBytesPerSecond / 1e12).toFixed(2)} TB/s copied`])
 }
 
 /** Writes attention-<date>.json and .md; returns their paths. */

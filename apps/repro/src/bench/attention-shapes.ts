@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { gunzipSync } from 'node:zlib'
 import { spread } from './linear-problem.js'
+import { AZURE_CONVERSATION, MOONCAKE_CONVERSATION } from './serving-lengths.js'
 
 export interface HeadCounts {
   readonly heads: number
@@ -31,10 +32,24 @@ export const DECODES: readonly AttentionShape[] = [1024, 4096, 16384].flatMap((l
   [1, 16, 64, 128, 256].map((batch) => equalLengths('decode', batch, length)),
 )
 
+export const MIX_NAMES = ['azure', 'mooncake'] as const
+
+/** Decoding for requests as services had them. */
+export const MIXES: Readonly<Record<(typeof MIX_NAMES)[number], AttentionShape>> = {
+  azure: mixedLengths(AZURE_CONVERSATION, 'Azure: '),
+  mooncake: mixedLengths(MOONCAKE_CONVERSATION, 'Mooncake: '),
+}
+
 export const STORES: readonly number[] = [1, 16, 128, 1024, 4096, 16384]
 
 export function equalLengths(kind: AttentionShape['kind'], batch: number, length: number): AttentionShape {
   return { kind, label: `${batch} × ${length}`, lengths: new Array<number>(batch).fill(length) }
+}
+
+function mixedLengths(lengths: readonly number[], name = ''): AttentionShape {
+  const [least, most] = [Math.min(...lengths), Math.max(...lengths)]
+  const mean = Math.round(lengths.reduce((sum, length) => sum + length, 0) / lengths.length)
+  return { kind: 'decode', label: `${name}${lengths.length} × ${least} … ${most} (mean ${mean})`, lengths }
 }
 
 const MOST_TOKENS = 131072
@@ -68,7 +83,5 @@ export async function traceShape(path: string, count: number): Promise<Attention
     return length
   })
   if (lengths.length === 0) throw new Error(`${path}: expected requests, but found none`)
-  const [least, most] = [Math.min(...lengths), Math.max(...lengths)]
-  const mean = Math.round(lengths.reduce((sum, length) => sum + length, 0) / lengths.length)
-  return { kind: 'decode', label: `${lengths.length} × ${least} … ${most} (mean ${mean})`, lengths }
+  return mixedLengths(lengths)
 }

@@ -8,13 +8,16 @@ import {
   PrefillBatch,
 } from '@fireq/kernels'
 import type { Progress } from '../terminal/progress.js'
+import { attentionErrors } from './attention-accuracy.js'
 import { ATTENTION_BASELINES, type AttentionBaseline, type AttentionBaselines } from './attention-baselines.js'
 import {
   createCache,
   createQueries,
   type Format,
   fillCache,
+  HEAD_DIM,
   layOut,
+  type Queries,
   StoreInputs,
   tokenBytes,
 } from './attention-cache.js'
@@ -43,8 +46,19 @@ export interface AttentionRow extends HeadCounts {
   readonly kvBytes: number
   /** The better baseline's time over ours. */
   readonly ratio: { readonly [name in Format]?: number }
+  /** Relative, against float64 attention on a sample of rows and heads; ours of the keys and values that the cache holds. */
+  readonly error: { readonly [name in Format | AttentionBaseline]?: number }
+  /** Ours against float64 attention on keys and values before they were rounded. */
+  readonly totalError: { readonly [name in Format]?: number }
   /** While it was timed. */
   readonly clocks?: string
+}
+
+/** What memory didn't hold. */
+export interface SkippedRow extends HeadCounts {
+  readonly kind: AttentionShape['kind']
+  readonly shape: string
+  readonly why: string
 }
 
 /** Times of the store kernel, in µs. */
@@ -55,10 +69,11 @@ export interface StoreRow extends HeadCounts {
   readonly bytes: number
 }
 
-const HEAD_DIM = 128
 /** A round through the layers of a cache: several times the L2. */
 const ROTATED_BYTES = 250e6
 const GRAPH_SECONDS = 3e-3
+/** Of a shape's rounds, should there be more than three. */
+const ROUNDS_SECONDS = 0.1
 
 /** Times our attention beside PyTorch's in BF16, in turns, so that all meet the same clocks. */
 export async function benchAttention(
@@ -68,18 +83,27 @@ export async function benchAttention(
   { heads, shapes, formats, rounds }: Pick<AttentionSettings, 'heads' | 'shapes' | 'formats' | 'rounds'>,
   progress: Progress,
   signal: AbortSignal,
-): Promise<AttentionRow[]> {
+): Promise<{ readonly rows: AttentionRow[]; readonly skipped: SkippedRow[] }> {
   const rows: AttentionRow[] = []
+  const skipped: SkippedRow[] = []
   progress.expect(heads.length * shapes.length)
   for (const counts of heads) {
     for (const shape of shapes) {
       signal.throwIfAborted()
-      progress.begin(`${shape.kind} ${shape.label}, ${counts.heads}/${counts.keyHeads} heads`)
-      rows.push(await benchShape(device, stream, baselines, shape, counts, formats, rounds, progress))
+      const { kind, label } = shape
+      progress.begin(`${kind} ${label}, ${counts.heads}/${counts.keyHeads} heads`)
+      try {
+        rows.push(await benchShape(device, stream, baselines, shape, counts, formats, rounds, progress))
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error)
+        if (!why.includes('out of GPU memory')) throw error
+        progress.note(`${kind} ${label}, ${counts.heads}/${counts.keyHeads} heads: skipped: ${why}`)
+        skipped.push({ kind, shape: label, ...counts, why })
+      }
       device.trim()
     }
   }
-  return rows
+  return { rows, skipped }
 }
 
 async function benchShape(
@@ -97,27 +121,41 @@ async function benchShape(
   const operations = 4 * seen * counts.heads * HEAD_DIM
   const kvBytes = lengths.reduce((sum, n) => sum + n, 0) * tokenBytes(counts)
   const seconds = Math.max(operations / 5e14, kvBytes / 3e12) + 1e-5
-  const count = Math.round(Math.min(48, Math.max(2, GRAPH_SECONDS / seconds)))
+  const count = Math.round(Math.min(48, Math.max(1, GRAPH_SECONDS / seconds)))
+  const turns = Math.round(Math.min(rounds, Math.max(3, ROUNDS_SECONDS / (count * seconds))))
   const layers = kind === 'prefill' ? 1 : Math.min(48, Math.max(1, Math.ceil(ROTATED_BYTES / kvBytes)))
   using ours = new Resources()
   const contestants: Contestant<Format | AttentionBaseline>[] = []
+  const results: Partial<Record<Format, Queries>> = {}
   for (const format of formats) {
-    const graph = await capture(device, stream, ours, shape, counts, format, layers, count)
+    const { graph, queries } = await capture(device, stream, ours, shape, counts, format, layers, count)
     contestants.push([format, () => timeGraph(stream, graph, count)])
+    results[format] = queries
   }
   for (const name of await prepareBaselines(baselines, shape, counts, count, progress)) {
     contestants.push([name, () => baselines!.time(name)])
   }
   let clocks: Promise<string | undefined> | undefined
-  const microseconds: AttentionRow['microseconds'] = await takeTurns(contestants, rounds, () => {
+  const microseconds: AttentionRow['microseconds'] = await takeTurns(contestants, turns, () => {
     clocks = readClocks()
   })
   const others = ATTENTION_BASELINES.flatMap((name) => microseconds[name] ?? [])
   const ratios = formats.map((format) => [format, Math.min(...others) / microseconds[format]!])
   const read = await clocks
+  const error: Partial<Record<Format | AttentionBaseline, number>> = {}
+  const totalError: Partial<Record<Format, number>> = {}
+  for (const format of formats) {
+    const { kernel, total } = await attentionErrors(stream, shape, counts, format, results[format]!.out)
+    error[format] = kernel
+    totalError[format] = total
+  }
+  for (const name of ATTENTION_BASELINES) {
+    if (microseconds[name] !== undefined) error[name] = await baselines!.error(name)
+  }
   return {
     ...{ kind, shape: label, ...counts, microseconds, operations, kvBytes },
     ratio: others.length > 0 ? Object.fromEntries(ratios) : {},
+    ...{ error, totalError },
     ...(read !== undefined && { clocks: read }),
   }
 }
@@ -154,7 +192,7 @@ class Resources implements Disposable {
   }
 }
 
-/** A graph of `count` attentions, on the layers of a cache in turn. */
+/** A graph of `count` attentions, on the layers of a cache in turn, and where they leave their result. */
 async function capture(
   device: CudaDevice,
   stream: CudaStream,
@@ -164,7 +202,7 @@ async function capture(
   format: Format,
   layers: number,
   count: number,
-): Promise<CudaGraph> {
+): Promise<{ readonly graph: CudaGraph; readonly queries: Queries }> {
   const cache = resources.keep(await fillCache(device, stream, counts, format, lengths, layers))
   const { pagesOf } = layOut(lengths)
   const sequences = lengths.map((length, s) => ({ length, newTokens: length, pages: pagesOf[s]! }))
@@ -178,12 +216,17 @@ async function capture(
     })
   if (kind === 'prefill') {
     const batch = resources.keep(await PrefillBatch.create(stream, cache, { sequences, numAttentionHeads }))
-    return resources.keep(repeat((layer) => attendPrefill(stream, { batch, layer, ...queries })))
+    return { queries, graph: resources.keep(repeat((layer) => attendPrefill(stream, { batch, layer, ...queries }))) }
   }
   const pagesPerSequence = Math.max(...pagesOf.map((pages) => pages.length))
-  const batch = resources.keep(DecodeBatch.create(stream, cache, { sequences: lengths.length, pagesPerSequence }))
+  const batch = resources.keep(
+    await DecodeBatch.create(stream, cache, { sequences: lengths.length, pagesPerSequence, numAttentionHeads }),
+  )
   await batch.update(stream, sequences)
-  return resources.keep(repeat((layer) => attendDecode(stream, { batch, layer, numAttentionHeads, ...queries })))
+  return {
+    queries,
+    graph: resources.keep(repeat((layer) => attendDecode(stream, { batch, layer, ...queries, dependent: true }))),
+  }
 }
 
 /** Times the store kernel, on inputs and layers in turn. */

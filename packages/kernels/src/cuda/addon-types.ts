@@ -42,8 +42,8 @@ export interface CudaAddon {
   /** Copies `from` before it returns. */
   cudaUpload(stream: StreamHandle, from: Uint8Array, to: BufferHandle, offset: number, what: string): void
   /**
-   * Packs rows of an INT4 weight on another thread and sends the blocks to `to`. Copies its input before it returns.
-   * Resolves to what the format can't hold: 1 the code −8, 2 a scale that isn't BF16; then nothing was sent.
+   * Packs rows of an INT4 weight on all of the machine's threads and sends the blocks to `to`. Returns when they are packed:
+   * what the format can't hold, 1 the code −8, 2 a scale that isn't BF16; then nothing was sent.
    */
   cudaUploadInt4(
     stream: StreamHandle,
@@ -52,7 +52,7 @@ export interface CudaAddon {
     to: BufferHandle,
     offset: number,
     what: string,
-  ): Promise<number>
+  ): number
   cudaDownload(stream: StreamHandle, from: BufferHandle, offset: number, into: Uint8Array, what: string): Promise<void>
   cudaLaunch(
     stream: StreamHandle,

@@ -1,6 +1,6 @@
-import { expect, expectBytes, expectGroups } from './checks.js'
+import { expect, expectBytes } from './checks.js'
 import type { DecodeBatch } from './decode-batch.js'
-import type { PrefillBatch } from './prefill-batch.js'
+import { type PrefillBatch, prefillKernels } from './prefill-batch.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
 
@@ -20,7 +20,8 @@ interface Attend {
 
 export interface AttendDecode extends Attend {
   readonly batch: DecodeBatch
-  readonly numAttentionHeads: number
+  /** See LaunchShape. Default: false. */
+  readonly dependent?: boolean
 }
 
 export interface AttendPrefill extends Attend {
@@ -34,64 +35,61 @@ const f32 = (value: number) => ({ type: 'f32', value }) as const
 
 /**
  * The op `attention` for few new tokens a sequence, over the cache, which already holds them: out = softmax(q·K)·V, a query seeing
- * what isn't newer than itself. Lengths and pages are read on the device when it runs. Probabilities are FP16 there, the error is
- * that of rounding the result to BF16. Query heads of a key-value head times the batch's new tokens are at most 16. Only enqueues.
+ * what isn't newer than itself. What there is to do is read on the device when it runs: see DecodeBatch. Probabilities are FP16 there,
+ * BF16 over a BF16 cache; the error is about that of rounding the result to BF16. More than 16 queries a key-value head (heads of its
+ * group × new tokens) read the cache once for each 16. Only enqueues.
  */
 export function attendDecode(stream: CudaStream, op: AttendDecode): void {
-  const { batch, layer, numAttentionHeads, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5 } = op
-  const { cache, sequences, newTokens, pagesPerSequence, chunkTokens, chunks, tables } = batch
+  const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
+  const { cache, sequences, numAttentionHeads, newTokens, pagesPerSequence, shape, tables } = batch
+  const { kernel, info } = batch.kernel
   const { numKeyValueHeads, headDim } = cache.spec
   const what = `attendDecode of q [${sequences * newTokens}, ${numAttentionHeads}, ${headDim}], ${numKeyValueHeads} key-value heads`
-  expectGroups(what, numAttentionHeads, numKeyValueHeads)
-  const queries = (numAttentionHeads / numKeyValueHeads) * newTokens
-  expect(
-    queries <= 16,
-    what,
-    `at most 16 queries a key-value head (heads of its group × ${newTokens} new tokens)`,
-    queries,
-  )
   checkAttend(what, op, sequences * newTokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
-  const { kernel, info } = cache.kernel(`attention_decode_q${queries <= 8 ? 8 : 16}`, what)
+  const { pageTable, runs, pieces, merges, partial, arrived } = tables
+  const group = numAttentionHeads / numKeyValueHeads
   const fields = [
-    ...[q, qScale, pages, tables.pageTable, tables.lengths, out, tables.partial, tables.arrived],
-    ...[numAttentionHeads, numKeyValueHeads, newTokens, pagesPerSequence, chunkTokens].map(i32),
+    ...[q, qScale, pages, pageTable, runs, pieces, merges, out, partial, arrived],
+    ...[numAttentionHeads, numKeyValueHeads, group, newTokens, pagesPerSequence].map(i32),
     f32(softmaxScale),
   ]
-  const grid = [chunks, numKeyValueHeads, sequences] as const
-  const shape = { grid, block: [info.threads, 1, 1], sharedBytes: info.sharedBytes } as const
-  stream.launch(kernel, shape, [{ fields }], what)
+  const grid = [shape.blocks, 1, 1] as const
+  const launch = { grid, block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent } as const
+  stream.launch(kernel, launch, [{ fields }], what)
 }
 
 /**
  * The op `attention` for many new tokens a sequence, causal, over the cache, which already holds them, with what was there before:
  * first each key-value head's tokens become FP8 tiles in the batch's memory, then both products are FP8. Probabilities are E4M3 as
- * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them (kernels/cuda/attention_prefill.cuh). Only
- * enqueues; for no new tokens nothing.
+ * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them, and scores are FP16, so exponents of more than a
+ * few hundred lose their last bits (kernels/cuda/attention_prefill_softmax.cuh). The cache is INT4, or E4M3; with the batch's
+ * `chunk` new tokens' keys and values are in FP8 and the others' INT4 (the paper's evaluation has all of them INT4). Only enqueues; for
+ * no new tokens nothing.
  */
 export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
-  const { cache, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
+  const { cache, chunk, tokens, numAttentionHeads, pagesPerSequence, tileCount, workCount, tables } = batch
   const { numKeyValueHeads, headDim } = cache.spec
   const what = `attendPrefill of q [${tokens}, ${numAttentionHeads}, ${headDim}], ${numKeyValueHeads} key-value heads`
   checkAttend(what, op, tokens * numAttentionHeads, headDim)
   const pages = cache.layer(layer, what)
   if (tokens === 0) return
-  const decode = cache.kernel('attention_tiles', what)
-  const attend = cache.kernel('attention_prefill', what)
+  const { tiles, attend } = prefillKernels(cache, what, chunk)
   const decoding = [
     ...[pages, tables.pageTable, tables.tiles, tables.decoded],
     ...[numKeyValueHeads, pagesPerSequence].map(i32),
+    ...(chunk === undefined ? [] : [chunk.layer(layer, what), tables.chunkPageTable]),
   ]
   const attending = [
     ...[q, qScale, tables.decoded, tables.work, out],
     ...[workCount, numAttentionHeads, numKeyValueHeads].map(i32),
     f32(softmaxScale),
   ]
-  const shapeOf = ({ info }: typeof decode, x: number, y: number) =>
+  const shapeOf = ({ info }: typeof tiles, x: number, y: number) =>
     ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
   const blocks = Math.min(workCount, cache.device.info.multiprocessors)
-  stream.launch(decode.kernel, shapeOf(decode, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
+  stream.launch(tiles.kernel, shapeOf(tiles, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
   stream.launch(attend.kernel, shapeOf(attend, blocks, 1), [{ fields: attending }], what)
 }
 

@@ -1,8 +1,9 @@
 import type { Handle } from '../backend.js'
 import { allocateAll } from './allocate-all.js'
-import { expect, expectWhole } from './checks.js'
-import { chooseDecodeChunk } from './decode-chunks.js'
-import { type CudaKvCache, KV_PAGE_TOKENS } from './kv-cache.js'
+import type { AttentionKernel } from './attention-info.js'
+import { expect, expectGroups, expectWhole } from './checks.js'
+import { type DecodeShape, mergesWords, mostPieces, PIECE_WORDS, planDecode, RUN_WORDS } from './decode-plan.js'
+import type { CudaKvCache } from './kv-cache.js'
 import { type KvSequence, type SequenceTables, sequenceTables } from './kv-sequences.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -12,53 +13,66 @@ export interface DecodeBatchOptions {
   readonly sequences: number
   /** Pages of the longest sequence that may come. */
   readonly pagesPerSequence: number
+  readonly numAttentionHeads: number
   /** Of each sequence, 1 or more: several with speculative decoding. Default: 1. */
   readonly newTokens?: number
-  /** Tokens that a block takes of a sequence, a multiple of 64; results repeat to the bit for one number. Default: chosen. */
-  readonly chunkTokens?: number
+  /** How many work for it. Default: all. */
+  readonly multiprocessors?: number
 }
 
-/** What attendDecode reads of it. */
+/** What attendDecode reads of it; see AttentionDecodeParams. */
 export interface DecodeTables {
-  /** i32 [sequences, pagesPerSequence] and [sequences]. */
+  /** i32 [sequences, pagesPerSequence] */
   readonly pageTable: CudaBuffer
-  readonly lengths: CudaBuffer
-  /** Chunks' sums, and how many have come. */
+  /** Who does what: kernels/cuda/attention_decode_plan.h. */
+  readonly runs: CudaBuffer
+  readonly merges: CudaBuffer
+  readonly pieces: CudaBuffer
+  /** Sums of segments that several blocks have, and how many have come. */
   readonly partial: CudaBuffer
   readonly arrived: CudaBuffer
 }
 
 /**
- * Sequences that each get a few new tokens a step: their page tables and lengths on the device, which `update` changes between
- * replays of a captured graph, and the memory that a decode launch needs beside them. For all layers of a cache, on one stream at
- * a time. Rows of q and out are sequence · newTokens + token.
+ * Sequences that each get a few new tokens a step: on the device their page tables and how the work is cut, which `update` changes
+ * between replays of a captured graph, and the memory that a decode launch needs beside them. For all layers of a cache, on one stream
+ * at a time. Rows of q and out are sequence · newTokens + token.
  */
 export class DecodeBatch implements Handle {
   readonly cache: CudaKvCache
   readonly sequences: number
   readonly pagesPerSequence: number
+  readonly numAttentionHeads: number
   readonly newTokens: number
-  readonly chunkTokens: number
-  /** Blocks of the longest sequence and key-value head. */
-  readonly chunks: number
   /** i32 [sequences · newTokens], for `ropeStoreKv`; slots of sequences that aren't there are −1. */
   readonly positions: CudaBuffer
   readonly slots: CudaBuffer
   /** Of device memory. */
   readonly bytes: number
   readonly tables: DecodeTables
+  /** What attendDecode launches, and on how many blocks. */
+  readonly kernel: AttentionKernel
+  readonly shape: DecodeShape
 
   private constructor(
     cache: CudaKvCache,
-    { sequences, pagesPerSequence, newTokens, chunkTokens }: Required<DecodeBatchOptions>,
+    {
+      sequences,
+      pagesPerSequence,
+      numAttentionHeads,
+      newTokens,
+    }: Required<Omit<DecodeBatchOptions, 'multiprocessors'>>,
+    kernel: AttentionKernel,
+    shape: DecodeShape,
     buffers: Buffers,
   ) {
     this.cache = cache
     this.sequences = sequences
     this.pagesPerSequence = pagesPerSequence
+    this.numAttentionHeads = numAttentionHeads
     this.newTokens = newTokens
-    this.chunkTokens = chunkTokens
-    this.chunks = chunksOf(pagesPerSequence, chunkTokens)
+    this.kernel = kernel
+    this.shape = shape
     this.positions = buffers.positions
     this.slots = buffers.slots
     this.tables = buffers
@@ -66,41 +80,57 @@ export class DecodeBatch implements Handle {
   }
 
   /** Allocates for work on `stream`; all sequences are empty at first. */
-  static create(stream: CudaStream, cache: CudaKvCache, options: DecodeBatchOptions): DecodeBatch {
-    const { sequences, pagesPerSequence, newTokens = 1 } = options
-    const what = `decode batch of ${sequences} sequences of ${pagesPerSequence} pages`
+  static async create(stream: CudaStream, cache: CudaKvCache, options: DecodeBatchOptions): Promise<DecodeBatch> {
+    const { sequences, pagesPerSequence, numAttentionHeads, newTokens = 1 } = options
+    const { multiprocessors = cache.device.info.multiprocessors } = options
+    const what = `decode batch of ${sequences} sequences of ${pagesPerSequence} pages, ${numAttentionHeads} attention heads`
+    const { spec } = cache
+    expectGroups(what, numAttentionHeads, spec.numKeyValueHeads)
     expectWhole(what, 'sequences', sequences, 1, 2 ** 16 - 1)
     expectWhole(what, 'pagesPerSequence', pagesPerSequence, 1, cache.pages)
-    expectWhole(what, 'newTokens', newTokens, 1, 16)
-    const { device, spec } = cache
-    const heads = sequences * spec.numKeyValueHeads
-    const longest = pagesPerSequence * KV_PAGE_TOKENS
-    const chunkTokens = options.chunkTokens ?? chooseDecodeChunk(longest, heads, device.info.multiprocessors)
-    expectWhole(what, 'chunkTokens', chunkTokens, KV_PAGE_TOKENS, 2 ** 31 - KV_PAGE_TOKENS)
-    expect(chunkTokens % KV_PAGE_TOKENS === 0, what, `chunkTokens a multiple of ${KV_PAGE_TOKENS}`, chunkTokens)
-    const { info } = cache.kernel('attention_decode_q8', what)
-    cache.kernel('attention_decode_q16', what)
-    const chunks = chunksOf(pagesPerSequence, chunkTokens)
-    // Each warp's factors of the chunks take the place of the pages.
-    const mostChunks = Math.floor(info.sharedBytes / (info.threads / 32) / 4)
-    expect(chunks <= mostChunks, what, `at most ${mostChunks} chunks of ${chunkTokens} tokens`, chunks)
+    expectWhole(what, 'newTokens', newTokens, 1, 2 ** 10)
+    expectWhole(what, 'multiprocessors', multiprocessors, 1, cache.device.info.multiprocessors)
+    const queries = (numAttentionHeads / spec.numKeyValueHeads) * newTokens
+    const kernel = cache.kernel(`attention_decode_q${queries <= 8 ? 8 : 16}`, what)
+    const { info } = kernel
+    const shape: DecodeShape = {
+      keyHeads: spec.numKeyValueHeads,
+      parts: Math.ceil(queries / info.queries),
+      blocks: multiprocessors,
+      warps: info.threads / 32,
+    }
     const sizes: Record<keyof Buffers, number> = {
       pageTable: sequences * pagesPerSequence * 4,
-      lengths: sequences * 4,
+      runs: shape.blocks * shape.warps * RUN_WORDS * 4,
+      merges: shape.blocks * mergesWords(shape.warps) * 4,
+      pieces: mostPieces(sequences, shape) * PIECE_WORDS * 4,
       positions: sequences * newTokens * 4,
       slots: sequences * newTokens * 4,
-      partial: chunks > 1 ? heads * chunks * info.bytes : 0,
-      arrived: heads * 4,
+      partial: 2 * shape.blocks * info.bytes,
+      arrived: shape.blocks * 4,
     }
     const buffers = allocateAll(stream, sizes, what)
-    const first = { pageTable: 0xff, lengths: 0, positions: 0, slots: 0xff, arrived: 0 }
-    for (const [name, value] of Object.entries(first)) stream.fill(buffers[name as keyof typeof first], value, what)
-    return new DecodeBatch(cache, { sequences, pagesPerSequence, newTokens, chunkTokens }, buffers)
+    stream.fill(buffers.arrived, 0, what)
+    const batch = new DecodeBatch(
+      cache,
+      { sequences, pagesPerSequence, numAttentionHeads, newTokens },
+      kernel,
+      shape,
+      buffers,
+    )
+    try {
+      await batch.update(stream, [])
+    } catch (error) {
+      batch.dispose()
+      throw error
+    }
+    return batch
   }
 
   /**
    * Sets the sequences, each with its last `newTokens` tokens new; those of length 0, and those that aren't given, are empty: their
-   * output is zero. Later work on `stream` sees them, captured graphs too. Not in a capture.
+   * output is zero. Later work on `stream` sees them, captured graphs too. Not in a capture. Results repeat to the bit for the same
+   * lengths of all sequences: how the work is cut among multiprocessors depends on them.
    */
   async update(stream: CudaStream, sequences: readonly KvSequence[]): Promise<void> {
     const what = `decode batch of ${this.sequences} sequences of ${this.pagesPerSequence} pages`
@@ -111,9 +141,12 @@ export class DecodeBatch implements Handle {
       expect(holds, `${what}, sequence ${s}`, `none or at least its ${this.newTokens} new tokens`, length)
     })
     const withNew = rows.map((row) => ({ ...row, newTokens: Math.min(row.length, this.newTokens) }))
-    const { pageTable, lengths, positions, slots } = sequenceTables(this.cache, withNew, what, this.pagesPerSequence)
+    const { pageTable, positions, slots } = sequenceTables(this.cache, withNew, what, this.pagesPerSequence)
+    const { runs, merges, pieces } = planDecode(rows, this.shape)
     await stream.upload(this.tables.pageTable, pageTable, what)
-    await stream.upload(this.tables.lengths, lengths, what)
+    await stream.upload(this.tables.runs, runs, what)
+    await stream.upload(this.tables.merges, merges, what)
+    await stream.upload(this.tables.pieces, pieces, what)
     await stream.upload(this.positions, spread(positions, rows, this.newTokens, 0), what)
     await stream.upload(this.slots, spread(slots, rows, this.newTokens, -1), what)
   }
@@ -128,10 +161,6 @@ export class DecodeBatch implements Handle {
 }
 
 type Buffers = DecodeTables & Pick<DecodeBatch, 'positions' | 'slots'>
-
-function chunksOf(pagesPerSequence: number, chunkTokens: number): number {
-  return Math.ceil((pagesPerSequence * KV_PAGE_TOKENS) / chunkTokens)
-}
 
 /** Values of sequences that have tokens, `width` each; the others get `none`. */
 function spread(

@@ -8,7 +8,6 @@ import type { CudaDevice } from './device.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
 
-export const KV_HEAD_DIM = 128
 export const KV_PAGE_TOKENS = 64
 
 /** `KvFormat`, and E4M3 with a BF16 scale a token and head, which only this cache has: σ = BF16(max|x| / 448), E4M3(x / σ). */

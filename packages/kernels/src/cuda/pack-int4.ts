@@ -9,10 +9,8 @@ import type { CudaStream } from './stream.js'
 const BLOCK_ROWS = 64
 const BLOCK_CODE_BYTES = 4096
 const BLOCK_COLUMNS = 128
-/** Of pinned memory. */
-const CHUNK_BYTES = 2 ** 21
-/** Slabs on their way at once; node has four threads for such work. */
-const IN_FLIGHT = 8
+/** Of packed bytes: enough rows of blocks for many threads, and soon done. */
+const SLAB_BYTES = 2 ** 22
 
 export interface PackedInt4 {
   readonly blocks: CudaBuffer
@@ -29,9 +27,10 @@ export function packedBytes(n: number, k: number, groupSize: number, scaleBytes:
 }
 
 /**
- * Packs a weight into a device buffer (kernels/cuda/int4.cuh; int4_bf16.cuh for BF16 activations), on other threads. It begins with the cheapest format and
- * starts over with the next when it meets what that can't hold, which is usually at the very start. Row factors become
- * part of the group scales, except with look-up rounding, which is left to kernels.
+ * Packs a weight into a device buffer (kernels/cuda/int4.cuh; int4_bf16.cuh for BF16 activations), on all threads, a slab
+ * at a time. It begins with the cheapest format and starts over with the next when it meets what that can't hold, which is
+ * usually at the very start. Row factors become part of the group scales, except with look-up rounding, which is left to
+ * kernels.
  */
 export async function packInt4(
   stream: CudaStream,
@@ -65,7 +64,7 @@ export async function packInt4(
   }
 }
 
-/** Returns what the format can't hold, of all slabs; stops at the first that says so. */
+/** Returns what the format can't hold; stops at the first slab that says so. */
 async function uploadSlabs(
   stream: CudaStream,
   slabs: Iterable<NativeInt4Slab>,
@@ -73,32 +72,21 @@ async function uploadSlabs(
   to: CudaBuffer,
   what: string,
 ): Promise<number> {
-  const pending: Promise<number>[] = []
-  let missing = 0
   let offset = 0
-  try {
-    for (const slab of slabs) {
-      if (pending.length >= IN_FLIGHT) missing |= await pending.shift()!
-      if (missing !== 0) break
-      await setImmediate() // copying a slab takes a moment: lets others run between two
-      const done = stream.uploadInt4(slab, format, to, offset, what)
-      done.catch(() => undefined) // an earlier slab's failure is reported first
-      pending.push(done)
-      offset += packedBytes(slab.rows, slab.columns, slab.groupSize, format.scaleBytes)
-    }
-    while (pending.length > 0) missing |= await pending.shift()!
-    return missing
-  } finally {
-    await Promise.allSettled(pending)
+  for (const slab of slabs) {
+    await setImmediate() // packing a slab takes a moment: lets others run between two
+    const missing = stream.uploadInt4(slab, format, to, offset, what)
+    if (missing !== 0) return missing
+    offset += packedBytes(slab.rows, slab.columns, slab.groupSize, format.scaleBytes)
   }
+  return 0
 }
 
-/** The weight in pieces of whole blocks that each fit a chunk of pinned memory. */
+/** The weight in pieces of whole rows of blocks. */
 function* slabsOf(tensor: Int4Tensor, interleave: boolean): Generator<NativeInt4Slab> {
   const { shape, groupSize, groupScale } = tensor
   const [n, k] = shape
-  const blockRowBytes = packedBytes(BLOCK_ROWS, k, groupSize, 4) + BLOCK_ROWS * 4 // with a scale a row
-  const step = BLOCK_ROWS * Math.max(1, Math.floor((CHUNK_BYTES - 128) / blockRowBytes))
+  const step = BLOCK_ROWS * Math.max(1, Math.floor(SLAB_BYTES / packedBytes(BLOCK_ROWS, k, groupSize, 2)))
   for (let firstRow = 0; firstRow < n; firstRow += step) {
     const rows = Math.min(step, n - firstRow)
     const parts = interleave

@@ -1,7 +1,8 @@
 import type { Handle } from '../backend.js'
 import { allocateAll } from './allocate-all.js'
-import { expectGroups, expectWhole } from './checks.js'
-import type { CudaKvCache } from './kv-cache.js'
+import { type AttentionKernel, attentionKernel } from './attention-info.js'
+import { expect, expectGroups, expectWhole } from './checks.js'
+import { type CudaKvCache, KV_PAGE_TOKENS } from './kv-cache.js'
 import { type KvSequence, sequenceTables } from './kv-sequences.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
@@ -12,11 +13,18 @@ const TILE_TOKENS = 128
 /** A sequence whose last `newTokens` tokens are new; the others are in the cache already. */
 export interface PrefillSequence extends KvSequence {
   readonly newTokens: number
+  /** In the chunk's cache, for the new tokens, from the page on that the first of them is in (its place in a page stays). */
+  readonly chunkPages?: ArrayLike<number>
 }
 
 export interface PrefillBatchOptions {
   readonly sequences: readonly PrefillSequence[]
   readonly numAttentionHeads: number
+  /**
+   * An E4M3 cache, like the INT4 one otherwise, that has the new tokens, too: attention takes their keys and values from there, in
+   * FP8, and earlier tokens' from the INT4 cache. Default: all are the INT4 cache's, as later steps will see them.
+   */
+  readonly chunk?: CudaKvCache
 }
 
 /** What attendPrefill reads of it; see AttentionTilesParams and AttentionPrefillParams. */
@@ -25,11 +33,13 @@ export interface PrefillTables {
   readonly tiles: CudaBuffer
   readonly work: CudaBuffer
   readonly decoded: CudaBuffer
+  /** By the same tokens as pageTable; of no bytes without a chunk. */
+  readonly chunkPageTable: CudaBuffer
 }
 
 /**
  * One step's sequences with many new tokens each, or few: their pages, and how the work is cut, on the device; and memory for a
- * layer's keys and values in FP8 (264 bytes a token of context and key-value head). For all layers of a cache, on one stream at a
+ * layer's keys and values in FP8 (263 bytes a token of context and key-value head of 128). For all layers of a cache, on one stream at a
  * time. Rows of q and out are the new tokens, sequence after sequence.
  */
 export class PrefillBatch implements Handle {
@@ -44,6 +54,9 @@ export class PrefillBatch implements Handle {
   /** i32 [tokens], for `ropeStoreKv`. */
   readonly positions: CudaBuffer
   readonly slots: CudaBuffer
+  readonly chunk: CudaKvCache | undefined
+  /** i32 [tokens] as well, of the chunk's cache; of no bytes without one. */
+  readonly chunkSlots: CudaBuffer
   /** Of device memory. */
   readonly bytes: number
   readonly tables: PrefillTables
@@ -57,22 +70,24 @@ export class PrefillBatch implements Handle {
     this.workCount = sizes.workCount
     this.positions = buffers.positions
     this.slots = buffers.slots
+    this.chunk = sizes.chunk
+    this.chunkSlots = buffers.chunkSlots
     this.tables = buffers
     this.bytes = Object.values(buffers).reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   /** Allocates and uploads for work on `stream`; not in a capture. */
   static async create(stream: CudaStream, cache: CudaKvCache, options: PrefillBatchOptions): Promise<PrefillBatch> {
-    const { sequences, numAttentionHeads } = options
+    const { sequences, numAttentionHeads, chunk } = options
     const { numKeyValueHeads } = cache.spec
     const what = `prefill batch of ${sequences.length} sequences, ${numAttentionHeads} attention heads`
     expectGroups(what, numAttentionHeads, numKeyValueHeads)
-    const tiles = cache.kernel('attention_tiles', what)
-    const { info } = cache.kernel('attention_prefill', what)
+    const { tiles, attend } = prefillKernels(cache, what, chunk)
     const { pageTable, pagesPerSequence, positions, slots } = sequenceTables(cache, sequences, what)
-    const cut = cutWork(sequences, numAttentionHeads, info.queries)
+    const cut = cutWork(sequences, numAttentionHeads, attend.info.queries)
     expectWhole(what, 'rows of q', positions.length * numAttentionHeads, 0, 2 ** 31 - 1)
-    const data = { pageTable, tiles: cut.tiles, work: cut.work, positions, slots }
+    const { chunkPageTable, chunkSlots } = chunkTables(chunk, sequences, pagesPerSequence, what)
+    const data = { pageTable, tiles: cut.tiles, work: cut.work, positions, slots, chunkPageTable, chunkSlots }
     const tileCount = cut.tiles.length / 4
     const buffers = allocateAll(
       stream,
@@ -82,12 +97,15 @@ export class PrefillBatch implements Handle {
         work: cut.work.byteLength,
         positions: positions.byteLength,
         slots: slots.byteLength,
+        chunkPageTable: chunkPageTable.byteLength,
+        chunkSlots: chunkSlots.byteLength,
         decoded: tileCount * numKeyValueHeads * tiles.info.bytes,
       },
       what,
     )
     const sizes = {
       cache,
+      chunk,
       numAttentionHeads,
       tokens: positions.length,
       pagesPerSequence,
@@ -107,7 +125,7 @@ export class PrefillBatch implements Handle {
   }
 
   dispose(): void {
-    for (const buffer of [this.positions, this.slots, ...Object.values(this.tables)]) buffer.dispose()
+    for (const buffer of [this.positions, this.slots, this.chunkSlots, ...Object.values(this.tables)]) buffer.dispose()
   }
 
   [Symbol.dispose](): void {
@@ -115,15 +133,67 @@ export class PrefillBatch implements Handle {
   }
 }
 
-type Buffers = PrefillTables & Pick<PrefillBatch, 'positions' | 'slots'>
+/**
+ * What makes tiles of a cache (INT4 or E4M3; INT4 with new tokens from a chunk), and what multiplies them, whatever they were made of;
+ * a BackendError for caches that there is none for.
+ */
+export function prefillKernels(
+  cache: CudaKvCache,
+  what: string,
+  chunk?: CudaKvCache,
+): { readonly tiles: AttentionKernel; readonly attend: AttentionKernel } {
+  const { numLayers, numKeyValueHeads, headDim } = cache.spec
+  if (chunk !== undefined) {
+    const found = chunk.spec
+    const isAlike =
+      found.numLayers === numLayers && found.numKeyValueHeads === numKeyValueHeads && found.headDim === headDim
+    const describe = ({ spec }: CudaKvCache): string =>
+      `${spec.format.dtype}, ${spec.numLayers} layers, ${spec.numKeyValueHeads} heads of ${spec.headDim}`
+    const wanted = `a chunk's cache in e4m3, ${numLayers} layers, ${numKeyValueHeads} heads of ${headDim}`
+    expect(found.format.dtype === 'e4m3' && isAlike, what, wanted, describe(chunk))
+  }
+  const tiles = cache.kernel(chunk === undefined ? 'attention_tiles' : 'attention_tiles_chunk', what)
+  return { tiles, attend: attentionKernel(cache.device, `attention_prefill_d${headDim}`) }
+}
+
+/** Where a chunk's cache has the new tokens: [sequences, pagesPerSequence] by the tokens of the sequence, −1 elsewhere; and slots. */
+function chunkTables(
+  chunk: CudaKvCache | undefined,
+  sequences: readonly PrefillSequence[],
+  pagesPerSequence: number,
+  what: string,
+): { readonly chunkPageTable: Int32Array; readonly chunkSlots: Int32Array } {
+  if (chunk === undefined) return { chunkPageTable: new Int32Array(0), chunkSlots: new Int32Array(0) }
+  const chunkPageTable = new Int32Array(sequences.length * pagesPerSequence).fill(-1)
+  const slots: number[] = []
+  sequences.forEach(({ length, newTokens, chunkPages = [] }, s) => {
+    if (newTokens === 0) return
+    const name = `${what}, sequence ${s}`
+    const first = Math.floor((length - newTokens) / KV_PAGE_TOKENS)
+    const used = Math.ceil(length / KV_PAGE_TOKENS) - first
+    expect(chunkPages.length >= used, name, `${used} chunkPages for ${newTokens} new tokens`, chunkPages.length)
+    for (let i = 0; i < used; i++) {
+      expectWhole(name, `chunk page ${i}`, chunkPages[i]!, 0, chunk.pages - 1)
+      chunkPageTable[s * pagesPerSequence + first + i] = chunkPages[i]!
+    }
+    for (let position = length - newTokens; position < length; position++) {
+      const page = chunkPages[Math.floor(position / KV_PAGE_TOKENS) - first]!
+      slots.push(page * KV_PAGE_TOKENS + (position % KV_PAGE_TOKENS))
+    }
+  })
+  return { chunkPageTable, chunkSlots: Int32Array.from(slots) }
+}
+
+type Buffers = PrefillTables & Pick<PrefillBatch, 'positions' | 'slots' | 'chunkSlots'>
 type Sizes = Pick<
   PrefillBatch,
-  'cache' | 'numAttentionHeads' | 'tokens' | 'pagesPerSequence' | 'tileCount' | 'workCount'
+  'cache' | 'chunk' | 'numAttentionHeads' | 'tokens' | 'pagesPerSequence' | 'tileCount' | 'workCount'
 >
 
 /**
- * [tiles, 4]: sequence, tile of the sequence, the sequence's tokens, 0. [work, 4]: the sequence's first tile, the first query's row
+ * [tiles, 4]: sequence, tile of the sequence, the sequence's tokens, the first new one. [work, 4]: the sequence's first tile, the first query's row
  * in [tokens · numAttentionHeads], queries, tokens that the first one sees; those that see most first, all heads of a piece together.
+ * A piece ends where a tile of its context does, so that one tile alone hides tokens from some of its queries.
  */
 export function cutWork(
   sequences: readonly Pick<PrefillSequence, 'length' | 'newTokens'>[],
@@ -136,9 +206,12 @@ export function cutWork(
   sequences.forEach(({ length, newTokens }, s) => {
     if (newTokens === 0) return
     const firstTile = tiles.length / 4
-    for (let tile = 0; tile * TILE_TOKENS < length; tile++) tiles.push(s, tile, length, 0)
-    for (let at = 0; at < newTokens; at += queries) {
-      pieces.push([firstTile, token + at, Math.min(queries, newTokens - at), length - newTokens + at + 1])
+    for (let tile = 0; tile * TILE_TOKENS < length; tile++) tiles.push(s, tile, length, length - newTokens)
+    for (let at = 0; at < newTokens; ) {
+      const before = length - newTokens + at
+      const count = Math.min(queries - (before % queries), newTokens - at)
+      pieces.push([firstTile, token + at, count, before + 1])
+      at += count
     }
     token += newTokens
   })

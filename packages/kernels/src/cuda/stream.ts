@@ -112,15 +112,9 @@ export class CudaStream extends CudaResource<StreamHandle> {
     }
   }
 
-  /** Packs a piece of an INT4 weight on another thread; see CudaAddon. For packInt4. */
-  uploadInt4(
-    slab: NativeInt4Slab,
-    format: NativeInt4Format,
-    to: CudaBuffer,
-    offset: number,
-    what: string,
-  ): Promise<number> {
-    return settled(guarded(() => this.addon.cudaUploadInt4(this.native, slab, format, to.native, offset, what)))
+  /** Packs a piece of an INT4 weight, on all of the machine's threads; see CudaAddon. For packInt4. */
+  uploadInt4(slab: NativeInt4Slab, format: NativeInt4Format, to: CudaBuffer, offset: number, what: string): number {
+    return guarded(() => this.addon.cudaUploadInt4(this.native, slab, format, to.native, offset, what))
   }
 
   /**

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { attendDecode, attendPrefill } from '../../src/cuda/attention.js'
 import { DecodeBatch, type DecodeBatchOptions } from '../../src/cuda/decode-batch.js'
-import { chooseDecodeChunk } from '../../src/cuda/decode-chunks.js'
+import { type DecodePlan, planDecode } from '../../src/cuda/decode-plan.js'
 import { CudaDevice } from '../../src/cuda/device.js'
 import { CudaKvCache, type CudaKvCacheSpec, type CudaKvFormat } from '../../src/cuda/kv-cache.js'
+import type { KvSequence } from '../../src/cuda/kv-sequences.js'
 import { cutWork, PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch.js'
 import type { CudaBuffer } from '../../src/cuda/resources.js'
 import { type RopeStoreKv, ropeStoreKv } from '../../src/cuda/rope-store-kv.js'
@@ -27,13 +28,17 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
     .addon!.cudaKernels()
     .map(({ name }) => name)
     .filter((name) => name.startsWith('attention_'))
-  const families = ['decode_q8', 'decode_q16', 'tiles', 'prefill']
-  const int4 = families.flatMap((family) => ['sym', 'asym'].map((format) => `attention_${family}_${format}_d128`))
+  const dims = [64, 128].map((headDim) => `d${headDim}`)
+  const tiles = ['sym', 'asym', 'e4m3'].flatMap((format) => dims.map((dim) => `attention_tiles_${format}_${dim}`))
+  const chunks = ['sym', 'asym'].flatMap((format) => dims.map((dim) => `attention_tiles_chunk_${format}_${dim}`))
+  const prefill = [...tiles, ...chunks, ...dims.map((dim) => `attention_prefill_${dim}`)]
   const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
     [64, 128].map((headDim) => `${format}_d${headDim}`),
   )
-  const stores = caches.map((cache) => `attention_store_${cache}`)
-  expect(names.sort()).toEqual([...stores, ...int4].sort())
+  const stores = caches.flatMap((cache) =>
+    ['store', 'decode_q8', 'decode_q16'].map((family) => `attention_${family}_${cache}`),
+  )
+  expect(names.sort()).toEqual([...stores, ...prefill].sort())
 })
 
 const formats: readonly CudaKvFormat[] = [symmetric.format, asymmetric.format, { dtype: 'e4m3' }, { dtype: 'bf16' }]
@@ -72,31 +77,16 @@ it('a page is 64 tokens of 132 bytes in INT4 with heads of 128', () => {
   expect(layouts.map(({ pageBytes }) => pageBytes / 64)).toEqual([68, 132, 68, 132, 132, 260, 256, 512])
 })
 
-describe('the length of a chunk', () => {
-  const sizes = [64, 1024, 4096, 16384, 131072].flatMap((longest) =>
-    [1, 8, 64, 512, 2048, 8192].map((heads) => [longest, heads] as const),
-  )
-  it.each(sizes)(
-    'of %d tokens at most and %d heads is whole pages, at least one a warp, and cuts no more than it must',
-    (longest, heads) => {
-      const chunk = chooseDecodeChunk(longest, heads, 132)
-      expect(chunk % 64).toBe(0)
-      expect(chunk).toBeGreaterThanOrEqual(256)
-      expect(Math.ceil(longest / chunk)).toBeLessThanOrEqual(512)
-      // Never slower, by its own estimate, than sequences in one piece.
-      const cost = (tokens: number) => Math.ceil((heads * Math.ceil(longest / tokens)) / 396) * (tokens + 200)
-      expect(cost(chunk)).toBeLessThanOrEqual(cost(Math.max(256, longest)))
-    },
-  )
-
-  it('fills the device once with one long sequence', () => {
-    const chunk = chooseDecodeChunk(131072, 8, 132)
-    expect(8 * Math.ceil(131072 / chunk)).toBeGreaterThan(350)
-    expect(8 * Math.ceil(131072 / chunk)).toBeLessThanOrEqual(396)
-  })
-})
-
 describe('the work of a prefill', () => {
+  it('is cut where tiles of the context end', () => {
+    const { work } = cutWork([{ length: 300, newTokens: 170 }], 1, 128)
+    const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
+    expect(pieces).toEqual([
+      [0, 126, 44, 257],
+      [0, 0, 126, 131],
+    ])
+  })
+
   it('covers every query and head once, what sees most first, and every tile of its context', () => {
     const sequences = [
       { length: 300, newTokens: 300 },
@@ -107,7 +97,7 @@ describe('the work of a prefill', () => {
     const { tiles, work } = cutWork(sequences, 4, 128)
     expect(Array.from({ length: tiles.length / 4 }, (_, i) => [...tiles.subarray(4 * i, 4 * i + 4)])).toEqual([
       ...[0, 1, 2].map((tile) => [0, tile, 300, 0]),
-      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 0]),
+      ...[0, 1, 2, 3, 4, 5, 6, 7].map((tile) => [2, tile, 1000, 923]),
       [3, 0, 1, 0],
     ])
     const pieces = Array.from({ length: work.length / 4 }, (_, i) => [...work.subarray(4 * i, 4 * i + 4)])
@@ -152,8 +142,13 @@ describeKernels('attention on a pretended GPU', () => {
   }
   const allocate = (bytes: number): CudaBuffer => keep(stream.allocate(bytes, 'x'))
   const makeCache = (spec = symmetric, pages = 40) => keep(CudaKvCache.create(device, stream, spec, { pages }))
-  const makeBatch = (cache: CudaKvCache, options: Partial<DecodeBatchOptions> = {}) =>
-    keep(DecodeBatch.create(stream, cache, { sequences: 3, pagesPerSequence: 8, chunkTokens: 256, ...options }))
+  const makeBatch = async (cache: CudaKvCache, options: Partial<DecodeBatchOptions> = {}) =>
+    keep(
+      await DecodeBatch.create(stream, cache, {
+        ...{ sequences: 3, pagesPerSequence: 8, numAttentionHeads: 8 },
+        ...options,
+      }),
+    )
   const makePrefill = async (cache: CudaKvCache, sequences: readonly PrefillSequence[], numAttentionHeads = 16) =>
     keep(await PrefillBatch.create(stream, cache, { sequences, numAttentionHeads }))
   const operands = (rows: number, heads: number) => ({
@@ -288,79 +283,85 @@ describeKernels('attention on a pretended GPU', () => {
 
   describe('decoding', () => {
     it.each([
-      [symmetric, 32, 1],
-      [asymmetric, 16, 4],
-    ])('is launched with its parameters in order: %#', (spec, heads, newTokens) => {
-      const batch = makeBatch(makeCache(spec), { newTokens })
-      attendDecode(stream, { batch, layer: 0, numAttentionHeads: heads, ...operands(3 * newTokens, heads) })
-      expect(shape()).toEqual({ grid: [2, 4, 3], threads: 128, shared: 67584, dependent: 0 })
-      expect(new Set(words(8)).size).toBe(8)
-      expect(ints(64, 5)).toEqual([heads, 4, newTokens, 8, 256])
-      expect(driver.lastArguments().getFloat32(84, true)).toBe(Math.fround(128 ** -0.5))
-      expect(batch).toMatchObject({ chunks: 2, chunkTokens: 256 })
-      expect(batch.tables.partial.bytes).toBe(3 * 4 * 2 * 16 * 130 * 4)
+      { spec: symmetric, heads: 32, newTokens: 1, parts: 1 },
+      { spec: asymmetric, heads: 16, newTokens: 4, parts: 1 },
+      { spec: { ...symmetric, headDim: 64 }, heads: 32, newTokens: 8, parts: 4 },
+      { spec: { ...symmetric, format: { dtype: 'bf16' } }, heads: 8, newTokens: 1, parts: 1 },
+      { spec: { ...symmetric, headDim: 64, format: { dtype: 'e4m3' } }, heads: 8, newTokens: 1, parts: 1 },
+    ] as const)('is launched with its parameters in order: %#', async ({ spec, heads, newTokens, parts }) => {
+      const batch = await makeBatch(makeCache(spec), { newTokens, numAttentionHeads: heads })
+      attendDecode(stream, { batch, layer: 0, ...operands(3 * newTokens, heads), dependent: heads === 8 })
+      expect(shape()).toEqual({ grid: [132, 1, 1], threads: 128, shared: 67584, dependent: Number(heads === 8) })
+      expect(new Set(words(10)).size).toBe(10)
+      expect(ints(80, 5)).toEqual([heads, 4, heads / 4, newTokens, 8])
+      expect(driver.lastArguments().getFloat32(100, true)).toBe(Math.fround(spec.headDim ** -0.5))
+      expect(batch.shape).toEqual({ keyHeads: 4, parts, blocks: 132, warps: 4 })
+      expect(batch.tables.partial.bytes).toBe(2 * 132 * 8320)
     })
 
     it('has its tables on the device, and nothing else when they change', async () => {
-      const batch = makeBatch(makeCache(), { newTokens: 2 })
-      const { pageTable, lengths, arrived } = batch.tables
+      const batch = await makeBatch(makeCache(), { newTokens: 2 })
+      const { pageTable, runs, pieces, merges, arrived } = batch.tables
+      const plan = (sequences: KvSequence[]) =>
+        planDecode([...sequences, ...new Array<KvSequence>(3 - sequences.length).fill(none)], batch.shape)
+      const planned = async (expected: DecodePlan) => {
+        expect(await contents(runs)).toEqual([...expected.runs])
+        expect(await contents(merges)).toEqual([...expected.merges])
+        expect((await contents(pieces)).slice(0, expected.pieces.length)).toEqual([...expected.pieces])
+      }
+      const none = { pages: [], length: 0 }
       expect(await contents(pageTable)).toEqual(new Array(24).fill(-1))
-      expect(await contents(lengths)).toEqual([0, 0, 0])
-      expect(await contents(arrived)).toEqual(new Array(12).fill(0))
+      expect(await contents(arrived)).toEqual(new Array(132).fill(0))
       expect(await contents(batch.slots)).toEqual(new Array(6).fill(-1))
-      const op = { batch, layer: 0, numAttentionHeads: 4, ...operands(6, 4) }
+      await planned(plan([]))
+      const op = { batch, layer: 0, ...operands(6, 8) }
       using graph = stream.capture(() => attendDecode(stream, op))
       const blocks = device.memory().blocks
-      await batch.update(stream, [
-        { pages: [7, 39, 3], length: 129 },
-        { pages: [], length: 0 },
-        { pages: [7, 0], length: 66 },
-      ])
-      expect(await contents(pageTable)).toEqual([
-        7,
-        39,
-        3,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        ...new Array(8).fill(-1),
-        7,
-        0,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-      ])
-      expect(await contents(lengths)).toEqual([129, 0, 66])
+      const sequences = [{ pages: [7, 39, 3], length: 129 }, none, { pages: [7, 0], length: 66 }]
+      await batch.update(stream, sequences)
+      const left = (count: number) => new Array<number>(count).fill(-1)
+      expect(await contents(pageTable)).toEqual([7, 39, 3, ...left(13), 7, 0, ...left(6)])
       expect(await contents(batch.positions)).toEqual([127, 128, 0, 0, 64, 65])
       expect(await contents(batch.slots)).toEqual([39 * 64 + 63, 3 * 64, -1, -1, 0, 1])
+      await planned(plan(sequences))
       expect(driver.get('launches')).toBe(0)
       stream.replay(graph, 'decode')
       expect(driver.get('launches')).toBe(1)
       await batch.update(stream, [{ pages: [1], length: 2 }])
-      expect(await contents(lengths)).toEqual([2, 0, 0])
+      await planned(plan([{ pages: [1], length: 2 }]))
       expect(device.memory().blocks).toBe(blocks)
     })
 
-    it('needs no memory for sums of sequences in one piece', () => {
-      expect(makeBatch(makeCache(), { chunkTokens: 512 }).tables.partial.bytes).toBe(0)
+    it('has room for the plan of any lengths', async () => {
+      const batch = await makeBatch(makeCache(), { sequences: 5 })
+      const pages = [0, 1, 2, 3, 4, 5, 6, 7]
+      for (const lengths of [[512, 512, 512, 512, 512], [512], [1, 2, 3, 4, 5], [0, 512, 0, 33, 0]]) {
+        // One new token each, so that sequences may share pages but the last.
+        const sequences = lengths.map((length, s) => {
+          const own = pages.map((page) => 8 * s + page)
+          return { length, pages: own }
+        })
+        await batch.update(stream, sequences)
+        const planned = planDecode(
+          [...sequences, ...new Array(5 - lengths.length).fill({ length: 0, pages: [] })],
+          batch.shape,
+        )
+        expect((await contents(batch.tables.pieces)).slice(0, planned.pieces.length)).toEqual([...planned.pieces])
+      }
     })
 
     it('says what it does not take', async () => {
       const cache = makeCache()
-      expect(() => makeBatch(cache, { sequences: 0 })).toThrow(
-        'decode batch of 0 sequences of 8 pages: expected sequences',
+      await expect(makeBatch(cache, { sequences: 0 })).rejects.toThrow(
+        'decode batch of 0 sequences of 8 pages, 8 attention heads: expected sequences',
       )
-      expect(() => makeBatch(cache, { pagesPerSequence: 41 })).toThrow('from 1 to 40 but received 41')
-      expect(() => makeBatch(cache, { newTokens: 17 })).toThrow('expected newTokens to be a whole number from 1 to 16')
-      expect(() => makeBatch(cache, { chunkTokens: 100 })).toThrow(
-        'expected chunkTokens a multiple of 64 but received 100',
+      await expect(makeBatch(cache, { pagesPerSequence: 41 })).rejects.toThrow('from 1 to 40 but received 41')
+      await expect(makeBatch(cache, { newTokens: 0 })).rejects.toThrow('expected newTokens to be a whole number from 1')
+      await expect(makeBatch(cache, { numAttentionHeads: 5 })).rejects.toThrow(
+        'one of 4 key-value heads each but received 5',
       )
-      const batch = makeBatch(cache, { newTokens: 2 })
+      await expect(makeBatch(cache, { multiprocessors: 133 })).rejects.toThrow('from 1 to 132 but received 133')
+      const batch = await makeBatch(cache, { newTokens: 2 })
       const what = 'decode batch of 3 sequences of 8 pages'
       const refused = async (message: string, ...sequences: { pages: number[]; length: number }[]) =>
         expect(batch.update(stream, sequences)).rejects.toThrow(message)
@@ -383,15 +384,11 @@ describeKernels('attention on a pretended GPU', () => {
       const empty = { pages: [], length: 0 }
       await refused('expected at most 3 sequences but received 4', empty, empty, empty, empty)
 
-      const op = { batch, layer: 0, numAttentionHeads: 8, ...operands(6, 8) }
+      const op = { batch, layer: 0, ...operands(6, 8) }
       const throws = (changes: Partial<typeof op> & { softmaxScale?: number }) =>
         expect(() => attendDecode(stream, { ...op, ...changes }))
       const decode = 'attendDecode of q [6, 8, 128], 4 key-value heads: '
       throws({ layer: -1 }).toThrow(`${decode}expected a layer from 0 to 1 but received -1`)
-      throws({ numAttentionHeads: 36 }).toThrow(
-        'at most 16 queries a key-value head (heads of its group × 2 new tokens) but received 18',
-      )
-      throws({ numAttentionHeads: 5 }).toThrow('one of 4 key-value heads each but received 5')
       throws({ softmaxScale: Number.NaN }).toThrow('expected a positive softmaxScale but received NaN')
       const short = allocate(4)
       for (const name of ['q', 'qScale', 'out'] as const) {
@@ -400,11 +397,17 @@ describeKernels('attention on a pretended GPU', () => {
       expect(driver.get('launches')).toBe(0)
     })
 
-    it('gives back what it took when memory runs out, and says for what', () => {
+    it('gives back what it took when memory runs out or an upload fails, and says for what', async () => {
       const cache = makeCache()
+      const blocks = device.memory().blocks
+      driver.fail('cuMemcpyHtoDAsync_v2', 700, 2)
+      await expect(makeBatch(cache)).rejects.toThrow(/decode batch of 3 sequences of 8 pages/)
+      driver.fail('', 0)
+      expect(device.memory().blocks).toBe(blocks)
       driver.fail('cuMemAlloc_v2', 2)
-      const huge = { sequences: 4000, pagesPerSequence: 40, chunkTokens: 64 }
-      expect(() => makeBatch(cache, huge)).toThrow(/decode batch of 4000 sequences of 40 pages: \w+: out of GPU memory/)
+      await expect(makeBatch(cache, { sequences: 4000, pagesPerSequence: 40 })).rejects.toThrow(
+        /decode batch of 4000 sequences of 40 pages, 8 attention heads: \w+: out of GPU memory/,
+      )
     })
   })
 
@@ -414,7 +417,9 @@ describeKernels('attention on a pretended GPU', () => {
       { pages: [30], length: 40, newTokens: 8 },
     ]
 
-    it.each([symmetric, asymmetric])('decodes tiles, then attends, the parameters in order: %#', async (spec) => {
+    const e4m3: CudaKvCacheSpec = { ...symmetric, format: { dtype: 'e4m3' } }
+
+    it.each([symmetric, asymmetric, e4m3])('decodes tiles, then attends, the parameters in order: %#', async (spec) => {
       const batch = await makePrefill(makeCache(spec), sequences)
       expect(batch).toMatchObject({ tokens: 138, pagesPerSequence: 3, tileCount: 3, workCount: 3 * 16 })
       expect(await contents(batch.tables.pageTable)).toEqual([4, 9, 2, 30, -1, -1])
@@ -443,6 +448,53 @@ describeKernels('attention on a pretended GPU', () => {
       expect(batch.tables.decoded.bytes).toBe(3 * 4 * 33792)
     })
 
+    it('takes new tokens from an E4M3 cache', async () => {
+      const chunk = makeCache(e4m3, 9)
+      const old = makeCache()
+      const create = (...given: PrefillSequence[]) =>
+        PrefillBatch.create(stream, old, { sequences: given, numAttentionHeads: 16, chunk })
+      const batch = keep(
+        await create(
+          { pages: [4, 9, 2], length: 130, newTokens: 60, chunkPages: [8, 3] },
+          { pages: [30], length: 40, newTokens: 0 },
+          { pages: [31], length: 40, newTokens: 2, chunkPages: [5] },
+        ),
+      )
+      expect(await contents(batch.tables.chunkPageTable)).toEqual([-1, 8, 3, -1, -1, -1, 5, -1, -1])
+      const slots = await contents(batch.chunkSlots)
+      expect(slots.slice(0, 2)).toEqual([8 * 64 + 6, 8 * 64 + 7])
+      expect(slots.slice(57)).toEqual([8 * 64 + 63, 3 * 64, 3 * 64 + 1, 5 * 64 + 38, 5 * 64 + 39].slice(0))
+      const op = { batch, layer: 1, ...operands(62, 16) }
+      driver.fail('cuLaunchKernelEx', 1, 1)
+      expect(() => attendPrefill(stream, op)).toThrow('INVALID_VALUE')
+      expect(ints(32, 2)).toEqual([4, 3])
+      const pointers = [...words(4), ...[40, 48].map((at) => Number(driver.lastArguments().getBigUint64(at, true)))]
+      expect(new Set(pointers).size).toBe(6)
+      expect(pointers[4]).not.toBe(pointers[0])
+      driver.fail('', 0)
+      const refused = (sequence: PrefillSequence) => expect(create(sequence)).rejects
+      const given = { pages: [4, 9, 2], length: 130, newTokens: 60 }
+      await refused(given).toThrow('sequence 0: expected 2 chunkPages for 60 new tokens but received 0')
+      await refused({ ...given, chunkPages: [0, 9] }).toThrow('expected chunk page 1 to be a whole number from 0 to 8')
+      for (const spec of [symmetric, { ...e4m3, headDim: 64 }, { ...e4m3, numLayers: 1 }]) {
+        const wrong = PrefillBatch.create(stream, old, { sequences, numAttentionHeads: 16, chunk: makeCache(spec) })
+        await expect(wrong).rejects.toThrow("expected a chunk's cache in e4m3, 2 layers, 4 heads of 128 but received")
+      }
+      const twice = PrefillBatch.create(stream, chunk, { sequences: [], numAttentionHeads: 16, chunk })
+      await expect(twice).rejects.toThrow('expected a cache that attention_tiles_chunk takes but received E4M3')
+    })
+
+    it('takes heads of 64', async () => {
+      const batch = await makePrefill(makeCache({ ...symmetric, headDim: 64 }), sequences)
+      const buffers = { q: allocate(138 * 16 * 64), qScale: allocate(138 * 16 * 4), out: allocate(138 * 16 * 128) }
+      attendPrefill(stream, { batch, layer: 1, ...buffers })
+      expect(shape()).toMatchObject({ grid: [48, 1, 1], threads: 384 })
+      expect(driver.lastArguments().getFloat32(52, true)).toBe(64 ** -0.5)
+      expect(() => attendPrefill(stream, { batch, layer: 1, ...buffers, q: buffers.qScale })).toThrow(
+        'attendPrefill of q [138, 16, 64], 4 key-value heads: expected q of at least 141312 bytes but received 8832',
+      )
+    })
+
     it('has a block a multiprocessor at most, can be captured, and does nothing for no new tokens', async () => {
       const cache = makeCache()
       const long = await makePrefill(cache, [
@@ -463,6 +515,9 @@ describeKernels('attention on a pretended GPU', () => {
     it('says what it does not take', async () => {
       const cache = makeCache()
       const what = 'prefill batch of 1 sequences, 16 attention heads'
+      await expect(makePrefill(makeCache({ ...symmetric, format: { dtype: 'bf16' } }), sequences)).rejects.toThrow(
+        'prefill batch of 2 sequences, 16 attention heads: expected a cache that attention_tiles takes but received BF16, heads of 128',
+      )
       const refused = (sequence: PrefillSequence, heads?: number) =>
         expect(makePrefill(cache, [sequence], heads)).rejects
       await refused({ pages: [1], length: 5, newTokens: 5 }, 6).toThrow('one of 4 key-value heads each but received 6')

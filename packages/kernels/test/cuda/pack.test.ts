@@ -226,7 +226,7 @@ describeFake(`packing INT4 weights (seed ${seed})`, () => {
   })
 
   it('leaves the event loop to others', async () => {
-    const tensor = randomTensor(random, { n: 4096, k: 4096, minus8: false })
+    const tensor = randomTensor(random, { n: 8192, k: 4096, minus8: false })
     let turns = 0
     let packing = true
     const turn = (): void => {

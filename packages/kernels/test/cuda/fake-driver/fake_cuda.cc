@@ -371,8 +371,8 @@ struct Signature {
 };
 static const Signature kSignatures[] = {
     {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}},
-    {"attention_store_", {88}},    {"attention_decode_", {88}},        {"attention_tiles_", {40}},
-    {"attention_prefill_", {56}}};
+    {"attention_store_", {88}},    {"attention_decode_", {104}},        {"attention_tiles_", {40}},
+    {"attention_prefill_", {56}},  {"attention_tiles_chunk_", {56}}};  // the last one that fits counts
 static std::vector<int64_t> parametersOf(const void* function) {
   for (const Signature& known : kSignatures)
     if (function == &known && state->parameters == 1) return known.bytes;

@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict'
-import { decodeE4m3, f32ToBf16Bits, f32ToE4m3Bits } from '@fireq/formats'
+import { decodeE4m3, f32ToBf16Bits } from '@fireq/formats'
 import { attendDecode, attendPrefill } from '../../../src/cuda/attention.js'
 import { DecodeBatch } from '../../../src/cuda/decode-batch.js'
 import type { CudaDevice } from '../../../src/cuda/device.js'
 import { CudaKvCache } from '../../../src/cuda/kv-cache.js'
 import { PrefillBatch } from '../../../src/cuda/prefill-batch.js'
-import type { CudaBuffer } from '../../../src/cuda/resources.js'
 import { ropeStoreKv } from '../../../src/cuda/rope-store-kv.js'
-import type { CudaStream } from '../../../src/cuda/stream.js'
 import type { Random } from '../../conformance/random.js'
+import { OnDevice } from './attention-on-device.js'
 import {
-  type AttentionProblem,
   type AttentionSpec,
   cacheSpecOf,
   compareAttention,
@@ -20,128 +18,11 @@ import {
   makeAttention,
   PREFILL,
   storedIn,
+  withNewTokensOf,
 } from './attention-problem.js'
 import type { GpuCase } from './gpu-case.js'
 
 const D = 128
-const GUARD_ROWS = 8
-const POISON = 0xffff
-
-/** A problem's cache and queries on a device, with room behind the output that must stay as it is. */
-class OnDevice implements Disposable {
-  readonly cache: CudaKvCache
-  readonly q: CudaBuffer
-  readonly qScale: CudaBuffer
-  readonly out: CudaBuffer
-
-  private constructor(
-    device: CudaDevice,
-    readonly stream: CudaStream,
-    readonly problem: AttentionProblem,
-  ) {
-    const { rows, heads, pages, cacheSpec } = problem
-    this.cache = CudaKvCache.create(device, stream, cacheSpec, { pages })
-    this.q = stream.allocate(rows * heads * D, 'q')
-    this.qScale = stream.allocate(rows * heads * 4, 'qScale')
-    this.out = stream.allocate((rows + GUARD_ROWS) * heads * D * 2, 'out')
-  }
-
-  static async create(device: CudaDevice, stream: CudaStream, problem: AttentionProblem): Promise<OnDevice> {
-    const made = new OnDevice(device, stream, problem)
-    await stream.upload(made.cache.layer(0, 'test'), problem.cache, 'cache')
-    await stream.upload(made.q, Uint8Array.from(problem.q, f32ToE4m3Bits), 'q')
-    await stream.upload(made.qScale, problem.qScale, 'qScale')
-    return made
-  }
-
-  /** The sequences, for a batch. */
-  get sequences() {
-    const { sequences, pagesOf } = this.problem
-    return sequences.map((sequence, s) => ({ ...sequence, pages: pagesOf[s]! }))
-  }
-
-  /** What `attend` leaves of poisoned output; it must leave what is behind. */
-  async run(attend: () => void): Promise<Uint16Array> {
-    this.stream.fill(this.out, 0xff, 'poison')
-    attend()
-    const all = await this.stream.download(this.out, new Uint16Array(this.out.bytes / 2), 'out')
-    const written = this.problem.rows * this.problem.heads * D
-    assert.ok(
-      all.subarray(written).every((bits) => bits === POISON),
-      'wrote behind the end',
-    )
-    return all.subarray(0, written)
-  }
-
-  [Symbol.dispose](): void {
-    for (const resource of [this.cache, this.q, this.qScale, this.out]) resource.dispose()
-  }
-}
-
-/** Rows of sequences that are empty are zero, and not the reference's. */
-async function checkDecode(
-  device: CudaDevice,
-  random: Random,
-  spec: Omit<AttentionSpec, 'sequences'> & { readonly lengths: readonly number[]; readonly newTokens?: number },
-  chunkTokens?: number,
-): Promise<void> {
-  const { lengths, newTokens = 1 } = spec
-  const sequences = lengths.map((length) => ({ length, newTokens }))
-  const rowsOf = (length: number) => (length === 0 ? 0 : newTokens)
-  const problem = makeAttention(random, {
-    ...spec,
-    sequences: sequences.map((s) => ({ ...s, newTokens: rowsOf(s.length) })),
-  })
-  const what = `${describeAttention(problem)}, chunks of ${chunkTokens ?? 'a chosen length'}`
-  const whole = {
-    ...problem,
-    sequences,
-    rows: lengths.length * newTokens,
-    ...spreadQueries(problem, lengths, newTokens),
-  }
-  using stream = device.createStream()
-  using on = await OnDevice.create(device, stream, whole)
-  const pagesPerSequence = Math.max(2, ...problem.pagesOf.map((pages) => pages.length))
-  const options = { sequences: lengths.length, pagesPerSequence, newTokens, ...(chunkTokens && { chunkTokens }) }
-  using batch = DecodeBatch.create(stream, on.cache, {
-    ...options,
-    pagesPerSequence: Math.min(pagesPerSequence, on.cache.pages),
-  })
-  await batch.update(stream, on.sequences)
-  const { q, qScale, out } = on
-  const attend = () => attendDecode(stream, { batch, layer: 0, numAttentionHeads: spec.heads, q, qScale, out })
-  const first = await on.run(attend)
-  const width = newTokens * spec.heads * D
-  const rows: number[] = []
-  lengths.forEach((length, s) => {
-    const row = first.subarray(s * width, (s + 1) * width)
-    if (length > 0) rows.push(...row)
-    else
-      assert.ok(
-        row.every((bits) => bits === 0),
-        `${what}: empty sequence ${s} isn't zero`,
-      )
-  })
-  await compareAttention(what, Uint16Array.from(rows), problem, DECODE)
-  assert.deepEqual(await on.run(attend), first, `${what}: other bits the second time`)
-  using graph = stream.capture(attend)
-  assert.deepEqual(await on.run(() => stream.replay(graph, 'decode')), first, `${what}: other bits in a graph`)
-}
-
-/** Queries of sequences that have tokens, at rows sequence · newTokens + token; anything at the others. */
-function spreadQueries({ heads, q, qScale }: AttentionProblem, lengths: readonly number[], newTokens: number) {
-  const rows = lengths.length * newTokens
-  const all = { q: new Float32Array(rows * heads * D).fill(1), qScale: new Float32Array(rows * heads).fill(1) }
-  const width = newTokens * heads
-  let from = 0
-  lengths.forEach((length, s) => {
-    if (length === 0) return
-    all.q.set(q.subarray(from * width * D, (from + 1) * width * D), s * width * D)
-    all.qScale.set(qScale.subarray(from * width, (from + 1) * width), s * width)
-    from++
-  })
-  return all
-}
 
 async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
   const problem = makeAttention(random, spec)
@@ -159,54 +40,39 @@ async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionS
   assert.deepEqual(await on.run(() => stream.replay(graph, 'prefill')), first, `${what}: other bits in a graph`)
 }
 
+/** New tokens from an E4M3 cache. */
+async function checkChunk(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
+  const [old, fresh] = [makeAttention(random, spec), makeAttention(random, { ...spec, format: 'e4m3' })]
+  const what = `${describeAttention(spec)}, new ones in E4M3`
+  using stream = device.createStream()
+  using on = await OnDevice.create(device, stream, old)
+  using chunk = CudaKvCache.create(device, stream, fresh.cacheSpec, { pages: fresh.pages })
+  await stream.upload(chunk.layer(0, 'test'), fresh.cache, 'chunk')
+  const sequences = on.sequences.map((sequence, s) => {
+    const first = Math.floor((sequence.length - sequence.newTokens) / 64)
+    return { ...sequence, chunkPages: fresh.pagesOf[s]!.slice(first) }
+  })
+  using batch = await PrefillBatch.create(stream, on.cache, { sequences, numAttentionHeads: spec.heads, chunk })
+  const { q, qScale, out } = on
+  const found = await on.run(() => attendPrefill(stream, { batch, layer: 0, q, qScale, out, dependent: true }))
+  await compareAttention(what, found, withNewTokensOf(fresh, old), PREFILL)
+}
+
 const grouped = { heads: 8, keyHeads: 2 }
-const kinds = ['equal keys', 'huge token', 'huge channel'] as const
+const kinds = ['equal keys', 'huge token', 'huge channel', 'growing keys'] as const
 const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
   pairs.map(([length, newTokens]) => ({ length, newTokens }))
 
-export const attentionCases: readonly GpuCase[] = (['symmetric', 'asymmetric'] as const).flatMap(
-  (format): GpuCase[] => {
+const prefilled = (['symmetric', 'asymmetric', 'e4m3'] as const).flatMap((format) =>
+  [128, 64].map((headDim) => ({ format, headDim })),
+)
+
+export const attentionCases: readonly GpuCase[] = [
+  ...prefilled.flatMap(({ format, headDim }): GpuCase[] => {
+    const shape = { format, headDim }
     return [
       {
-        name: `decode agrees with the reference for lengths around tiles and pages, empty sequences and pages in random order, ${format}`,
-        async run(device, random) {
-          for (const chunk of [undefined, 64, 128, 512]) {
-            await checkDecode(device, random, { format, ...grouped, lengths: [1] }, chunk)
-            const lengths = [64, 65, 63, 0, 1, 130, 31, 32, 33]
-            await checkDecode(device, random, { format, ...grouped, lengths }, chunk)
-            await checkDecode(device, random, { format, ...grouped, lengths: [1000, 17, 2305] }, chunk)
-          }
-          await checkDecode(device, random, { format, ...grouped, lengths: [0, 0] })
-        },
-      },
-      {
-        name: `decode agrees with the reference for every size of groups and several new tokens, ${format}`,
-        async run(device, random) {
-          for (const [heads, keyHeads, newTokens] of [
-            [2, 2, 1],
-            [32, 8, 1],
-            [32, 2, 1],
-            [5, 1, 3],
-            [8, 2, 2],
-            [8, 2, 4],
-            [8, 8, 8],
-          ] as const) {
-            const lengths = [300, newTokens, 0, 65]
-            await checkDecode(device, random, { format, heads, keyHeads, newTokens, lengths }, 128)
-          }
-        },
-      },
-      {
-        name: `decode agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
-        async run(device, random) {
-          for (const kind of kinds) {
-            for (const chunk of [128, 1024])
-              await checkDecode(device, random, { format, ...grouped, lengths: [900, 70], kind }, chunk)
-          }
-        },
-      },
-      {
-        name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}`,
+        name: `prefill agrees with the reference for lengths around tiles and pages, and over prefixes, ${format}, heads of ${headDim}`,
         async run(device, random) {
           const cases = [
             news([1, 1]),
@@ -215,36 +81,49 @@ export const attentionCases: readonly GpuCase[] = (['symmetric', 'asymmetric'] a
             news([200, 200], [1, 1], [65, 3], [50, 0], [300, 128], [257, 100], [1000, 77]),
             news([0, 0], [400, 400]),
           ]
-          for (const sequences of cases) await checkPrefill(device, random, { format, ...grouped, sequences })
+          for (const sequences of cases) await checkPrefill(device, random, { ...shape, ...grouped, sequences })
         },
       },
       {
-        name: `prefill agrees with the reference for every size of groups, ${format}`,
+        name: `prefill agrees with the reference for every size of groups, ${format}, heads of ${headDim}`,
         async run(device, random) {
           for (const [heads, keyHeads] of [
             [4, 4],
             [32, 2],
             [7, 1],
           ] as const) {
-            await checkPrefill(device, random, { format, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
+            await checkPrefill(device, random, { ...shape, heads, keyHeads, sequences: news([260, 200], [40, 40]) })
           }
         },
       },
       {
-        name: `prefill agrees with the reference on one huge token, one huge channel and equal keys, ${format}`,
+        name: `prefill agrees with the reference on one huge token, one huge channel, equal and growing keys, ${format}, heads of ${headDim}`,
         async run(device, random) {
           for (const kind of kinds) {
-            await checkPrefill(device, random, { format, ...grouped, sequences: news([380, 380], [70, 70]), kind })
+            await checkPrefill(device, random, { ...shape, ...grouped, sequences: news([380, 380], [70, 70]), kind })
           }
         },
       },
-      {
-        name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
-        run: (device, random) => generate(device, random, format),
-      },
     ]
-  },
-)
+  }),
+  ...prefilled
+    .filter(({ format }) => format !== 'e4m3')
+    .map(
+      (shape): GpuCase => ({
+        name: `prefill takes new tokens from an E4M3 cache, ${shape.format}, heads of ${shape.headDim}`,
+        async run(device, random) {
+          const sequences = news([300, 140], [70, 6], [129, 1], [50, 0], [64, 64], [257, 100], [330, 10])
+          await checkChunk(device, random, { ...shape, ...grouped, sequences })
+        },
+      }),
+    ),
+  ...(['symmetric', 'asymmetric'] as const).map(
+    (format): GpuCase => ({
+      name: `attends to what it has stored, first many tokens, then one by one in a graph, ${format}`,
+      run: (device, random) => generate(device, random, format),
+    }),
+  ),
+]
 
 /** Prefill of two sequences and steps of decoding with one captured graph, each against the reference on what the cache then has. */
 async function generate(device: CudaDevice, random: Random, format: FormatName): Promise<void> {
@@ -305,10 +184,10 @@ async function generate(device: CudaDevice, random: Random, format: FormatName):
     attendPrefill(stream, { batch, layer: 0, q, qScale, out, dependent: true })
     await check('prefill', prompts, prompts, PREFILL)
   }
-  using batch = DecodeBatch.create(stream, cache, { sequences: 2, pagesPerSequence: 3, chunkTokens: 64 })
+  using batch = await DecodeBatch.create(stream, cache, { sequences: 2, pagesPerSequence: 3, numAttentionHeads: heads })
   using step = stream.capture(() => {
     ropeStoreKv(stream, { ...storing, tokens: 2, positions: batch.positions, slots: batch.slots })
-    attendDecode(stream, { batch, layer: 0, numAttentionHeads: heads, q, qScale, out })
+    attendDecode(stream, { batch, layer: 0, q, qScale, out, dependent: true })
   })
   for (let i = 1; i <= 6; i++) {
     const lengths = prompts.map((length) => length + i)

@@ -24,7 +24,8 @@ export interface AttentionSpec {
   readonly heads: number
   readonly keyHeads: number
   readonly sequences: readonly { readonly length: number; readonly newTokens: number }[]
-  readonly kind?: 'random' | 'equal keys' | 'huge token' | 'huge channel'
+  /** Growing keys: every tile has larger scores than those before. */
+  readonly kind?: 'random' | 'equal keys' | 'huge token' | 'huge channel' | 'growing keys'
 }
 
 /** Sequences in pages in random order; codes and scales of tokens that none has are poison. */
@@ -106,11 +107,33 @@ export function makeAttention(random: Random, spec: AttentionSpec): AttentionPro
   return { ...spec, cacheSpec, pages, pagesOf, cache, exact, sizes, largest, rows, q, qScale }
 }
 
+/** `old` where what new tokens' keys and values mean is `chunk`'s, a problem of the same sequences and heads. */
+export function withNewTokensOf(chunk: AttentionProblem, old: AttentionProblem): AttentionProblem {
+  const vector = new Float32Array(old.cacheSpec.headDim)
+  old.sequences.forEach(({ length, newTokens }, s) => {
+    for (let position = length - newTokens; position < length; position++) {
+      const slotOf = ({ pagesOf }: AttentionProblem) =>
+        pagesOf[s]![Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + (position % PAGE_TOKENS)
+      for (const name of ['exact', 'sizes'] as const) {
+        for (const side of ['key', 'value'] as const) {
+          for (let head = 0; head < old.keyHeads; head++) {
+            chunk[name].read(side, 0, slotOf(chunk), head, vector)
+            old[name].write(side, 0, slotOf(old), head, vector)
+          }
+        }
+      }
+    }
+  })
+  const key = Math.max(old.largest.key, chunk.largest.key)
+  return { ...old, largest: { key, value: Math.max(old.largest.value, chunk.largest.value) } }
+}
+
 /** Codes of a token and head, with its scale. */
 function makeVector(random: Random, layout: KvLayout, side: Side, position: number, kind: string): StoredVector {
   const { codeBits, headDim, format } = layout
   const isHuge = kind === 'huge token' && position === (side === 'key' ? 5 : 9)
-  const size = (0.05 + 0.2 * random.next()) * (isHuge ? 200 : 1)
+  const growth = kind === 'growing keys' && side === 'key' ? 1 + position / 64 : 1
+  const size = (0.05 + 0.2 * random.next()) * (isHuge ? 200 : growth)
   const hugeChannel = side === 'key' ? 3 : headDim - 58
   const areEqual = kind === 'equal keys' && side === 'key'
   // Baselines' numbers are as large as INT4's.
@@ -209,11 +232,19 @@ export interface Losses {
 
 /** FP16 probabilities of at least 2⁻³⁸ of the largest, sums in FP32. Rounding to BF16 alone gives 0.0017. */
 export const DECODE: Losses = { probability: 2 ** -10, floor: 2 ** -38, score: 2 ** -20, relative: 2.5e-3 }
+/** BF16 probabilities, over a BF16 cache. */
+export const DECODE_BF16: Losses = { probability: 2 ** -7, floor: 2 ** -100, score: 2 ** -20, relative: 3e-3 }
 /**
- * E4M3 ones with their values' scales in them, 2⁵ or more at the largest; tensor cores keep 13 bits behind the point. That rounding
- * alone gives 0.013 to 0.017 on these problems (emulated), equal keys the most.
+ * E4M3 ones with their values' scales in them, 2⁵ or more at the largest, some of polynomials (1 % off at most); tensor cores keep 13
+ * bits behind the point. That rounding alone gives 0.013 to 0.018 on these problems. Scores are FP16: rounded thrice, and once more
+ * less their row's largest, 2⁻¹⁰ of themselves in all; E4M3 keys' smallest elements lose up to 2⁻¹⁰ of the largest.
  */
-export const PREFILL: Losses = { probability: 2 ** -4 + 2 ** -6, floor: 2 ** -15, score: 2 ** -11, relative: 2.4e-2 }
+export const PREFILL: Losses = {
+  probability: 2 ** -4 + 2 ** -6 + 2 ** -9,
+  floor: 2 ** -15,
+  score: 2 ** -10,
+  relative: 2.4e-2,
+}
 
 /**
  * Compares BF16 rows with the reference, the values' sizes by the same op: the tolerance of an element is a rounding to BF16, and

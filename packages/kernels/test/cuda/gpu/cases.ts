@@ -1,4 +1,5 @@
 import { attentionCases } from './attention-cases.js'
+import { decodeCases } from './decode-cases.js'
 import type { GpuCase } from './gpu-case.js'
 import { linearCases } from './linear-cases.js'
 import { plainLinearCases } from './plain-linear-cases.js'
@@ -16,4 +17,5 @@ export const gpuCases: readonly GpuCase[] = [
   ...w4a16Cases,
   ...storeCases,
   ...attentionCases,
+  ...decodeCases,
 ]

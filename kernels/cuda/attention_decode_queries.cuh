@@ -1,0 +1,128 @@
+// Queries of attention_decode, what a warp has seen so far, and how sums meet.
+#pragma once
+#include <cstdint>
+
+#include "attention_decode_operands.cuh"
+#include "attention_decode_plan.h"
+
+namespace fireq {
+
+struct AttentionDecodeParams {
+  const uint8_t* q;          // E4M3 [sequences · newTokens, queryHeads, headDim]
+  const float* qScale;       // [sequences · newTokens, queryHeads]
+  const uint8_t* cache;      // [pages, keyHeads, kPageBytes]
+  const int32_t* pageTable;  // [sequences, pagesPerSequence]
+  const decode::Run* runs;   // [blocks, warps]
+  const decode::Piece* pieces;
+  const void* merges;  // Merges [blocks]
+  uint16_t* out;       // BF16 [sequences · newTokens, queryHeads, headDim]
+  float* partial;      // [2 · blocks, queries · (headDim + 2)]: of segments that several blocks have
+  uint32_t* arrived;   // [blocks], zero before and after
+  int queryHeads, keyHeads, group, newTokens, pagesPerSequence;  // group: query heads a key-value head
+  float softmaxScale;
+};
+
+namespace decode {
+
+constexpr float kInfinity = __builtin_huge_valf(), kLog2e = 1.4426950408889634f;
+constexpr float kLargestNumerator = 0x1p14f;  // FP16 then reaches down to 2⁻³⁸ of the largest
+
+/// A segment: queries of a key-value head. Query r is new token r / group, head r % group.
+template <int kQueries>
+struct Segment {
+  int sequence, keyHead, firstQuery, queries;
+  __device__ __forceinline__ Segment(const AttentionDecodeParams& p, int sequence, int keyHead, int part)
+      : sequence(sequence), keyHead(keyHead), firstQuery(part * kQueries) {
+    queries = min(kQueries, p.group * p.newTokens - firstQuery);
+  }
+  __device__ __forceinline__ int token(const AttentionDecodeParams& p, int query) const {
+    return (firstQuery + query) / (p.group);
+  }
+  /// Where a query lies in q and out, in heads.
+  __device__ __forceinline__ size_t row(const AttentionDecodeParams& p, int query) const {
+    const int group = p.group, index = firstQuery + query, token = index / group;
+    return (static_cast<size_t>(sequence) * p.newTokens + token) * p.queryHeads + keyHead * group + (index - token * group);
+  }
+};
+
+/// 8 queries as a lane holds them: query lane / 4 as an operand, queries 2 (lane % 4) + {0, 1} of results. Those that there aren't see
+/// nothing.
+template <class Block>
+struct Queries {
+  uint32_t q[Block::kSteps][2];  // B fragments, 16 channels each
+  int visible[2];                // tokens that a query sees
+  float scale[2];                // on products, to base-2 exponents
+  float zero[2];                 // on a key's zero point: what it adds to a score; symmetric: what all add
+};
+
+template <class Block, int kQueries>
+__device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParams& p, const Segment<kQueries>& segment, int tile, int length) {
+  Queries<Block> queries;
+  const int lane = threadIdx.x % 32, l = lane % 4, mine = tile * 8 + lane / 4;
+  const bool used = mine < segment.queries;
+  const uint8_t* const from = p.q + segment.row(p, used ? mine : 0) * Block::kHeadDim;
+  float sum = 0.f;
+#pragma unroll
+  for (int s = 0; s < Block::kSteps; s++)
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      uint32_t pair = ptx::e4m3ToHalves(used ? *reinterpret_cast<const uint16_t*>(from + Block::channel(s, half, l)) : 0);
+      const float2 v = ptx::unpackHalf(pair);
+      sum += v.x + v.y;
+      if constexpr (Block::kBf16) pair = ptx::packBf16(v.x, v.y);
+      if (Block::kSecondHalfHigh && half == 1) pair = ptx::multiplyHalves(pair, 0x2c002c00u);  // 2⁻⁴ = kLowUnit / kHighUnit
+      queries.q[s][half] = pair;
+    }
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+#pragma unroll
+  for (int e = 0; e < 2; e++) {
+    const int query = tile * 8 + 2 * l + e;
+    const bool exists = query < segment.queries;
+    const float scale = exists ? p.qScale[segment.row(p, query)] * p.softmaxScale * kLog2e : 0.f;
+    queries.visible[e] = exists ? length - (p.newTokens - 1 - segment.token(p, query)) : 0;
+    queries.scale[e] = scale / Block::kUnit;
+    queries.zero[e] = -scale * __shfl_sync(~0u, sum, (2 * l + e) * 4) * (Block::kFormat == KvFormat::kInt4Symmetric ? 8.f : 1.f);
+  }
+  return queries;
+}
+
+/// What a warp has seen so far, for 8 queries.
+template <class Block>
+struct Running {
+  float out[Block::kSteps][4];  // see multiplyValues
+  float zeros[4];               // Σ p·zero, in every row, in Block::kUnit (INT4)
+  float largest[2], total[2];   // total: of a lane's keys
+};
+
+/// What is left of a segment where others add to it.
+template <int kHeadDim, int kQueries>
+struct Sums {
+  float out[kQueries][kHeadDim + 4];
+  float largest[kQueries], total[kQueries];
+};
+
+/// A lane's share of a row of sums.
+template <int kHeadDim>
+struct alignas(kHeadDim / 8) Share {
+  static constexpr int kCount = kHeadDim / 32;
+  float v[kCount];
+};
+
+template <int kHeadDim>
+__device__ __forceinline__ void storeOut(const AttentionDecodeParams& p, size_t row, const Share<kHeadDim>& sum, float factor) {
+  uint32_t* const to = reinterpret_cast<uint32_t*>(p.out + row * kHeadDim) + threadIdx.x % 32 * (kHeadDim / 64);
+  if constexpr (kHeadDim == 128)
+    *reinterpret_cast<uint2*>(to) = make_uint2(ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor), ptx::packBf16(sum.v[2] * factor, sum.v[3] * factor));
+  else
+    *to = ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor);
+}
+
+/// From sums to results.
+template <class Block>
+__device__ __forceinline__ float resultFactor(float total) {
+  return total > 0.f ? 1 / (Block::kUnit * kLargestNumerator) / total : 0.f;
+}
+
+}  // namespace decode
+}  // namespace fireq

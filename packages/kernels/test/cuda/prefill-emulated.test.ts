@@ -1,0 +1,154 @@
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { f32ToE4m3Bits } from '@fireq/formats'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { cutWork } from '../../src/cuda/prefill-batch.js'
+import { Random } from '../conformance/random.js'
+import {
+  type AttentionProblem,
+  type AttentionSpec,
+  compareAttention,
+  describeAttention,
+  makeAttention,
+  PREFILL,
+  withNewTokensOf,
+} from './gpu/attention-problem.js'
+
+// The prefill kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a warpgroup's
+// instructions emulated.
+
+const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
+const hasCompiler =
+  spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
+if (!hasCompiler) console.log('skipped: prefill kernels on the host: needs c++ on x64 Linux')
+
+const instances = [
+  { format: 'symmetric', cache: 'kInt4Symmetric' },
+  { format: 'asymmetric', cache: 'kInt4Asymmetric' },
+  { format: 'e4m3', cache: 'kE4m3' },
+].flatMap(({ format, cache }) => [128, 64].map((headDim) => ({ format, cache, headDim, stages: 4 })))
+
+interface Case extends Pick<AttentionSpec, 'heads' | 'keyHeads' | 'kind'> {
+  /** [length, new tokens] of each sequence. */
+  readonly sequences: readonly (readonly [number, number])[]
+  readonly blocks: number
+}
+const cases: readonly Case[] = [
+  {
+    heads: 2,
+    keyHeads: 1,
+    sequences: [
+      [129, 129],
+      [1, 1],
+      [65, 3],
+      [50, 0],
+      [300, 140],
+      [64, 64],
+    ],
+    blocks: 3,
+  },
+  { heads: 2, keyHeads: 2, sequences: [[520, 70]], blocks: 1, kind: 'huge token' },
+  { heads: 2, keyHeads: 1, sequences: [[700, 90]], blocks: 2, kind: 'growing keys' },
+  { heads: 1, keyHeads: 1, sequences: [[200, 200]], blocks: 5, kind: 'huge channel' },
+  { heads: 1, keyHeads: 1, sequences: [[200, 90]], blocks: 1, kind: 'equal keys' },
+]
+
+describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
+  let folder: string
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'fireq-prefill-'))
+    // Without ptx.cuh and wgmma.cuh: those of the emulation are found.
+    for (const name of readdirSync(kernels)) {
+      if (/^(attention_prefill.*|kv_layout|ring)\.cuh$/.test(name))
+        copyFileSync(join(kernels, name), join(folder, name))
+    }
+  })
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  const compile = (program: string, defines: Readonly<Record<string, string | number>>) => {
+    const emulation = join(kernels, 'tests/emulation')
+    const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
+    const source = join(emulation, 'attention_prefill.cpp')
+    const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, source, '-o', program]
+    const compiled = spawnSync('c++', args, { encoding: 'utf8' })
+    expect(compiled.status, compiled.stderr).toBe(0)
+  }
+
+  it.each([...instances, { ...instances[0]!, stages: 1 }])(
+    '$format, heads of $headDim, $stages stages: agree with the reference',
+    async ({ format, cache, headDim, stages }) => {
+      const program = join(folder, `${format}-${headDim}-${stages}`)
+      compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: stages })
+      const random = new Random(headDim + stages)
+      for (const { sequences, blocks, ...spec } of cases) {
+        const pairs = sequences.map(([length, newTokens]) => ({ length, newTokens }))
+        const problem = makeAttention(random, {
+          format: format as AttentionSpec['format'],
+          headDim,
+          ...spec,
+          sequences: pairs,
+        })
+        const out = run(program, problem, blocks)
+        await compareAttention(`${describeAttention(problem)}, ${blocks} blocks`, out, problem, PREFILL)
+      }
+    },
+  )
+
+  it.each([
+    { format: 'symmetric', cache: 'kInt4Symmetric', headDim: 128 },
+    { format: 'asymmetric', cache: 'kInt4Asymmetric', headDim: 64 },
+  ] as const)('$format, heads of $headDim: new tokens from an E4M3 cache', async ({ format, cache, headDim }) => {
+    const program = join(folder, `${format}-${headDim}-chunk`)
+    compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 })
+    const random = new Random(headDim)
+    const pairs = [
+      [300, 140],
+      [70, 6],
+      [129, 1],
+      [50, 0],
+      [64, 64],
+      [257, 100],
+      [330, 10],
+    ] as const
+    const sequences = pairs.map(([length, newTokens]) => ({ length, newTokens }))
+    const shape = { headDim, heads: 2, keyHeads: 1, sequences }
+    const old = makeAttention(random, { format, ...shape })
+    const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
+    const mixed = withNewTokensOf(chunk, old)
+    const out = run(program, old, 3, chunk)
+    await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
+  })
+})
+
+/** A row a sequence: its pages from that of token `from` on, −1 elsewhere. */
+function tableOf({ pagesOf }: AttentionProblem, from: (sequence: number) => number): Int32Array {
+  const columns = Math.max(...pagesOf.map((pages) => pages.length))
+  return Int32Array.from(
+    pagesOf.flatMap((pages, s) =>
+      Array.from({ length: columns }, (_, i) => (i >= Math.floor(from(s) / 64) ? (pages[i] ?? -1) : -1)),
+    ),
+  )
+}
+
+/** What the two launches make of a problem; chunk: where the new tokens are. */
+function run(program: string, problem: AttentionProblem, blocks: number, chunk?: AttentionProblem): Uint16Array {
+  const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
+  const { tiles, work } = cutWork(sequences, heads, 128)
+  const columns = Math.max(...pagesOf.map((pages) => pages.length))
+  const pieces = work.length / 4
+  const sizes = [tiles.length / 4, keyHeads, columns, pieces, heads, rows, Math.min(blocks, pieces)]
+  const caches = Uint8Array.from([...problem.cache, ...(chunk?.cache ?? [])])
+  const parts = [caches, tableOf(problem, () => 0), tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, work]
+  if (chunk !== undefined) parts.push(tableOf(chunk, (s) => sequences[s]!.length - sequences[s]!.newTokens))
+  const behind = parts.flatMap((part) => [BigInt64Array.of(BigInt(part.byteLength)), part])
+  const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...behind]
+  const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))
+  writeFileSync(`${program}.in`, Buffer.concat(bytes))
+  const { status, stdout } = spawnSync(program, [`${program}.in`, `${program}.out`], { encoding: 'utf8' })
+  expect(status, stdout).toBe(0)
+  const found = readFileSync(`${program}.out`)
+  return new Uint16Array(found.buffer, found.byteOffset, found.length / 2)
+}
