@@ -35,12 +35,14 @@ __device__ __forceinline__ uint2 loadTile(const uint16_t* matrix, int features, 
   return make_uint2(*reinterpret_cast<const uint32_t*>(at), *reinterpret_cast<const uint32_t*>(at + 8));
 }
 
-/// d += a tile loaded by loadTile. All lanes of the warp take part.
-__device__ __forceinline__ void addTile(float4& d, uint2 tile) {
-  const uint32_t low = ptx::transposeMatrix(tile.x), high = ptx::transposeMatrix(tile.y);
+/// d += a tile as pairs of tokens of this lane's two features.
+__device__ __forceinline__ void addPairs(float4& d, uint32_t low, uint32_t high) {
   d.x += __uint_as_float(low << 16), d.y += __uint_as_float(low & 0xffff0000u);
   d.z += __uint_as_float(high << 16), d.w += __uint_as_float(high & 0xffff0000u);
 }
+
+/// d += a tile loaded by loadTile. All lanes of the warp take part.
+__device__ __forceinline__ void addTile(float4& d, uint2 tile) { addPairs(d, ptx::transposeMatrix(tile.x), ptx::transposeMatrix(tile.y)); }
 
 __device__ __forceinline__ float siluMul(float gate, float up) { return __fdividef(gate, 1.f + __expf(-gate)) * up; }
 

@@ -29,8 +29,9 @@ namespace fireq {
 
 struct GemmLargeParams {
   CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
-  // BF16 [M, N], box {64, kPieceTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kPieceTokens}, 64-byte
+  // BF16 [M, N], box {64, kResultTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kResultTokens}, 64-byte
   CUtensorMap out;
+  CUtensorMap residual;  // like out; of anything if there is none
   const uint8_t* weight;
   const float* tokenScale;
   EpilogueOperands operands;
@@ -88,7 +89,7 @@ template <class C>
 constexpr int kGemmLargeSharedBytes = sizeof(GemmLargeShared<C>) + 1024;  // the kernel aligns its base
 
 template <class C>
-constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, kPieceTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
+constexpr KernelInfo kGemmLargeInfo{C::kFeatures, C::kTokens, 1, kResultTokens, C::kCluster, C::kThreads, kGemmLargeSharedBytes<C>,
                                     C::kCodes == Codes::kFull, kScaleBytes<C::kScale>, C::Kept::kBytes};
 
 /// One thread's part of fetching: part 0 the activations, 1 and 2 a block of weights each. A copy of the engine costs its
@@ -126,7 +127,8 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
       }
     }
     if (walk.leavesSum()) continue;
-    // The stages that follow are the result's way out; before, the way in of what the cluster before has kept of the tile.
+    // The stages that follow are the result's way out; before, the way in of what the cluster before has kept of the tile, or else
+    // of the residual.
     const typename C::Kept kept(p.kept, blockIdx.x - C::kCluster);
     if (part == 0 && walk.takesSum()) {
 #pragma unroll
@@ -135,14 +137,21 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
     }
     for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) {
       if (part > 0) continue;
-      const uint32_t barrier = full + ring.stage * 8;
+      const uint32_t barrier = full + ring.stage * 8, to = ptx::smemAddress(shared.x) + ring.stage * C::kXBytes;
       ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
-      if (!walk.takesSum()) {
+      if (walk.takesSum()) {
+        ptx::barrierArriveExpect(barrier, C::kXBytes);
+        ptx::copyBulk(to, kept.sums + slot * C::kXBytes, C::kXBytes, barrier);
+      } else if (C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr) {
+        ptx::barrierArriveExpect(barrier, C::kXBytes);
+        for (int i = 0; i < C::kSlotResults; i++) {
+          const int result = slot * C::kSlotResults + i;
+          ptx::copyTile(to + i * kResultBytes, &p.residual, firstBlock * kBlockRows + result % C::kWarpgroups * kBlockRows,
+                        token * C::kTokens + result / C::kWarpgroups * kResultTokens, barrier);
+        }
+      } else {
         ptx::barrierArrive(barrier);
-        continue;
       }
-      ptx::barrierArriveExpect(barrier, C::kXBytes);
-      ptx::copyBulk(ptx::smemAddress(shared.x) + ring.stage * C::kXBytes, kept.sums + slot * C::kXBytes, C::kXBytes, barrier);
     }
   }
 }
@@ -408,7 +417,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 #pragma unroll
     for (int unit = 0; unit < kUnits; unit++) {
       const int slot = (unit * C::kWarpgroups + warpgroup) / C::kSlotResults;
-      stageResult<C::kEpilogue>(p, room(unit), d[unit], last, tokenScales + unit * (C::kPartTokens * 4), feature, token + unit * C::kPartTokens);
+      stageResult<C::kEpilogue>(p, room(unit), d[unit], last, tokenScales + unit * (C::kPartTokens * 4), feature, token + unit * C::kPartTokens, !walk.takesSum());
       ptx::fenceAsyncShared();
       __syncwarp();
       if (lane == 0) ptx::barrierArrive(staged + slot * 8);

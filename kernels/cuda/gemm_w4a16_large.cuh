@@ -121,7 +121,7 @@ struct StorePieces {
         if (adds) addTile(v[i], residual[i]);
       }
       if (adds && piece + 1 < kPieces) loadResidual(piece + 1);
-      stagePiece<C::kEpilogue>(base, v, warp, lane);
+      stagePiece<C::kEpilogue, false>(base, v, warp, lane);
       ptx::fenceAsyncShared();
       // One barrier a piece: it also tells that the next piece's buffer has been read.
       if (thread == 0) ptx::storeWaitRead<0>();

@@ -245,6 +245,16 @@ __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32
                : "memory");
 }
 
+/// What storeMatricesTransposed has put, or would have, at the same addresses.
+__device__ __forceinline__ uint4 loadMatricesTransposed(uint32_t address) {
+  uint4 v;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 /// Two of them; lane i gives the address of row i % 8 of matrix i / 8 % 2.
 __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");

@@ -2,21 +2,29 @@
 // engine wants it.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "epilogue.cuh"
 #include "ptx.cuh"
 
 namespace fireq {
 
-/// What a warpgroup finishes of a tile at once: 64 features × kResultTokens tokens, in pieces that the copy engine stores.
-constexpr int kResultTokens = 128, kPieceTokens = 32, kPieceBytes = 4096, kResultPieces = kResultTokens / kPieceTokens;
-constexpr int kResultBytes = kResultPieces * kPieceBytes;
+/// What a warpgroup finishes of a tile at once: 64 features × kResultTokens tokens, which the copy engine stores in one piece.
+constexpr int kResultTokens = 128, kResultBytes = kResultTokens * 64 * 2;
+constexpr int kPieceTokens = 32;  // scaled and put there at a time
 
-/// Puts a warp's 16 features × 8 · kTiles tokens, rows of tokens, swizzled as the output's tensor map says. v: 16 × 8 tiles.
-template <Epilogue kEpilogue, int kTiles>
-__device__ __forceinline__ void stagePiece(uint32_t to, const float4 (&v)[kTiles], int warp, int lane) {
+/// Where a tile's residual is read: nowhere, where its result is put, or in global memory.
+enum class Residual { kNone, kStaged, kGlobal };
+
+template <Epilogue kEpilogue>
+constexpr int kResultRowBytes = kEpilogue == Epilogue::kSiluMul ? 64 : 128;
+
+/// Puts a warp's 16 features × 8 · kTiles tokens, rows of tokens, swizzled as the output's tensor map says. v: 16 × 8 tiles. kAdds:
+/// what lies there is added first.
+template <Epilogue kEpilogue, bool kAdds, int kTiles>
+__device__ __forceinline__ void stagePiece(uint32_t to, float4 (&v)[kTiles], int warp, int lane) {
   if constexpr (kEpilogue == Epilogue::kSiluMul) {
-    static_assert(kTiles == 4, "half the features leave room for 32 tokens");
+    static_assert(kTiles == 4 && !kAdds, "half the features leave room for 32 tokens");
     uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) packed[i] = ptx::packBf16(siluMul(v[i].x, v[i].z), siluMul(v[i].y, v[i].w));
@@ -26,17 +34,23 @@ __device__ __forceinline__ void stagePiece(uint32_t to, const float4 (&v)[kTiles
     for (int i = 0; i < kTiles; i += 2) {
       // Lane → matrix lane / 8: bit 0 picks features 8…15 of the warp's 16, bit 1 the second eight tokens.
       const int row = i * 8 + (lane / 16) * 8 + lane % 8, chunk = warp * 2 + (lane / 8) % 2;
-      ptx::storeMatricesTransposed(to + row * 128 + ((chunk ^ (row % 8)) * 16), ptx::packBf16(v[i].x, v[i].y), ptx::packBf16(v[i].z, v[i].w),
-                                   ptx::packBf16(v[i + 1].x, v[i + 1].y), ptx::packBf16(v[i + 1].z, v[i + 1].w));
+      const uint32_t at = to + row * 128 + ((chunk ^ (row % 8)) * 16);
+      if constexpr (kAdds) {
+        const uint4 residual = ptx::loadMatricesTransposed(at);
+        addPairs(v[i], residual.x, residual.y);
+        addPairs(v[i + 1], residual.z, residual.w);
+      }
+      ptx::storeMatricesTransposed(at, ptx::packBf16(v[i].x, v[i].y), ptx::packBf16(v[i].z, v[i].w), ptx::packBf16(v[i + 1].x, v[i + 1].y),
+                                   ptx::packBf16(v[i + 1].z, v[i + 1].w));
     }
   }
 }
 
-/// stageResult with (kAdds) or without a residual.
-template <Epilogue kEpilogue, bool kAdds, class Params>
+/// stageResult with the residual from one place.
+template <Epilogue kEpilogue, Residual kResidual, class Params>
 __device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
                                             uint32_t tokenScale, int feature, int token) {
-  constexpr int kTiles = kPieceTokens / 8;
+  constexpr int kTiles = kPieceTokens / 8, kPieces = kResultTokens / kPieceTokens;
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
   feature += warp * 16;
   const float2 bias = loadBias(p.operands.bias, feature, p.N);
@@ -50,12 +64,11 @@ __device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const 
 #pragma unroll
     for (int i = 0; i < kTiles; i++) scales[piece % 2][i] = ptx::loadSharedFloat2(tokenScale + ((piece * kTiles + i) * 8 + lane % 4 * 2) * 4);
   };
-  if constexpr (kAdds) loadResidual(0);
+  if constexpr (kResidual == Residual::kGlobal) loadResidual(0);
   loadScales(0);
 #pragma unroll
-  for (int piece = 0; piece < kResultPieces; piece++) {
-    const bool more = piece + 1 < kResultPieces;
-    if (more) loadScales(piece + 1);
+  for (int piece = 0; piece < kPieces; piece++) {
+    if (piece + 1 < kPieces) loadScales(piece + 1);
     float4 v[kTiles];
 #pragma unroll
     for (int i = 0; i < kTiles; i++) {
@@ -63,32 +76,38 @@ __device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const 
       const float2 t = scales[piece % 2][i];
       v[i] = make_float4(d[4 * c] * scale[0] * t.x + bias.x, d[4 * c + 1] * scale[0] * t.y + bias.x, d[4 * c + 2] * scale[1] * t.x + bias.y,
                          d[4 * c + 3] * scale[1] * t.y + bias.y);
-      if constexpr (kAdds) addTile(v[i], residual[i]);
+      if constexpr (kResidual == Residual::kGlobal) addTile(v[i], residual[i]);
     }
-    if constexpr (kAdds)
-      if (more) loadResidual(piece + 1);
-    stagePiece<kEpilogue>(to + piece * kPieceBytes, v, warp, lane);
+    if constexpr (kResidual == Residual::kGlobal)
+      if (piece + 1 < kPieces) loadResidual(piece + 1);
+    stagePiece<kEpilogue, kResidual == Residual::kStaged>(to + piece * (kPieceTokens * kResultRowBytes<kEpilogue>), v, warp, lane);
   }
 }
 
 /// Finishes a warpgroup's accumulator of 64 features from `feature` on and 128 tokens from `token` on, and puts it at `to`.
-/// scale: what d is to be multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'.
+/// scale: what d is to be multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'; staged: the residual, if there
+/// is one, lies at `to`.
 template <Epilogue kEpilogue, class Params>
 __device__ __forceinline__ void stageResult(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
-                                            uint32_t tokenScale, int feature, int token) {
-  // Each form is a row of instructions of its own: to jump over what only the other one needs costs fetches of them.
-  if (kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr)
-    stagePieces<kEpilogue, kEpilogue == Epilogue::kLinear>(p, to, d, scale, tokenScale, feature, token);
-  else
-    stagePieces<kEpilogue, false>(p, to, d, scale, tokenScale, feature, token);
+                                            uint32_t tokenScale, int feature, int token, bool staged) {
+  // Each form is a row of instructions of its own: to jump over what only another one needs costs fetches of them.
+  auto stage = [&](auto from) { stagePieces<kEpilogue, decltype(from)::value>(p, to, d, scale, tokenScale, feature, token); };
+  if constexpr (kEpilogue == Epilogue::kLinear) {
+    if (p.operands.residual != nullptr) {
+      if (staged)
+        stage(std::integral_constant<Residual, Residual::kStaged>{});
+      else
+        stage(std::integral_constant<Residual, Residual::kGlobal>{});
+      return;
+    }
+  }
+  stage(std::integral_constant<Residual, Residual::kNone>{});
 }
 
 /// Stores what stageResult has put at `from`. One thread.
 template <Epilogue kEpilogue>
 __device__ __forceinline__ void storeResult(const CUtensorMap* out, uint32_t from, int feature, int token) {
-#pragma unroll
-  for (int piece = 0; piece < kResultPieces; piece++)
-    ptx::storeTile(out, from + piece * kPieceBytes, kEpilogue == Epilogue::kSiluMul ? feature / 2 : feature, token + piece * kPieceTokens);
+  ptx::storeTile(out, from, kEpilogue == Epilogue::kSiluMul ? feature / 2 : feature, token);
 }
 
 }  // namespace fireq

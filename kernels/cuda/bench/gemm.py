@@ -36,8 +36,9 @@ class GemmLarge:
         (m, k), columns, info = x8.shape, out.shape[1], self.info
         n = columns * 2 if self.silu else columns
         params = tensor_map(x8, UINT8, [k, m], [k], [128, info.tokens // info.cluster])
-        params += tensor_map(out, BF16, [columns, m], [2 * columns], [32 if self.silu else 64, info.storeTokens],
-                             SWIZZLE_64 if self.silu else SWIZZLE_128)
+        for result in (out, out if residual is None else residual):
+            params += tensor_map(result, BF16, [columns, m], [2 * columns], [32 if self.silu else 64, info.storeTokens],
+                                 SWIZZLE_64 if self.silu else SWIZZLE_128)
         params += pointer(packed) + pointer(token_scale) + pointer(bias) + pointer(residual)
         tiles, cut = -(-m // info.tokens) * -(-n // (info.features * info.cluster)), self.cut
         clusters = min(self.clusters, SMS // info.cluster, tiles if cut == 0 else tiles * (k // 128))

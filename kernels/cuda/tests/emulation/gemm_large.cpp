@@ -101,7 +101,9 @@ static std::vector<uint16_t> run(const Problem& problem) {
   std::vector<uint4> kept(c.blocks * (Config::Kept::kBytes / sizeof(uint4)), uint4{~0u, ~0u, ~0u, ~0u});
   std::vector<uint32_t> ready(c.blocks * Config::kWarpgroups);
   params.x = {const_cast<uint8_t*>(problem.x.data()), 1, c.depth, c.tokens, kGroupSize, TOKENS, 128};
-  params.out = {out.data(), 2, columns, c.tokens, kSilu ? 32 : 64, kPieceTokens, kSilu ? 64 : 128};
+  params.out = {out.data(), 2, columns, c.tokens, kSilu ? 32 : 64, kResultTokens, kSilu ? 64 : 128};
+  params.residual = params.out;
+  if (c.hasResidual) params.residual.matrix = const_cast<uint16_t*>(problem.residual.data());
   params.weight = packed.data();
   params.tokenScale = problem.tokenScale.data();
   params.operands = {c.hasBias ? problem.bias.data() : nullptr, c.hasResidual ? problem.residual.data() : nullptr};

@@ -263,6 +263,19 @@ inline void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b, ui
     }
 }
 
+inline uint4 loadMatricesTransposed(uint32_t address) {
+  const auto& all = emulation::meetWarp({address});
+  uint32_t words[4] = {};
+  const int l = emulation::lane();
+  for (int m = 0; m < 4; m++)
+    for (int e = 0; e < 2; e++) {
+      uint16_t half;
+      std::memcpy(&half, memory + all[8 * m + 2 * (l % 4) + e][0] + l / 4 * 2, 2);
+      words[m] |= static_cast<uint32_t>(half) << 16 * e;
+    }
+  return {words[0], words[1], words[2], words[3]};
+}
+
 template <bool kBf16>
 void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
   const auto words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});

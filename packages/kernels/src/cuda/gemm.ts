@@ -104,19 +104,29 @@ function cutLarge(
     box: [128, tokens / cluster],
     swizzle: 128,
   }
-  const output: TensorMap = {
-    tensor: out,
+  const like = (tensor: CudaBuffer): TensorMap => ({
+    tensor,
     type: 'bf16',
     sizes: [columns, m],
     strides: [2 * columns],
     box: [siluMul ? 32 : 64, storeTokens],
     swizzle: siluMul ? 64 : 128,
-  }
+  })
   return {
     grid: [clusters * cluster, 1, 1],
     cluster: 1,
     fields: [
-      ...[activations, output, blocks, xScale, bias, residual, kept?.sums ?? null, kept?.ready ?? null],
+      ...[
+        activations,
+        like(out),
+        like(residual ?? out),
+        blocks,
+        xScale,
+        bias,
+        residual,
+        kept?.sums ?? null,
+        kept?.ready ?? null,
+      ],
       ...[i32(m), i32(n), i32(k), i32(sweep), i32(cut)],
     ],
   }
