@@ -1,9 +1,9 @@
 // Attention of many new tokens a sequence over a paged cache that already holds them: out = softmax(q·K)·V, causal, grouped
 // queries, q in E4M3 with a scale a token and head. Both products are FP8 wgmma, on tiles that attention_prefill_tiles.cuh has made.
 //
-// A block takes 128 queries of a head: two warpgroups of 64, and a third one that fetches tiles of 128 keys and values. A warpgroup works
-// on halves of a tile: under the softmax of one half run the product of queries with the next half's keys and the product of the last
-// half's probabilities with its values, so that it never waits for the tensor cores.
+// A block takes 128 queries of a head: two warpgroups of 64, and a third one that fetches tiles of 128 keys and values. Under a tile's
+// softmax run the product of queries with the next tile's keys and that of the last tile's probabilities with its values, so that a
+// warpgroup never waits for the tensor cores.
 //
 // * Queries stay in registers, in the order of channels in which keys are decoded; probabilities go from the accumulator of q·K to the
 //   operand of the second product without leaving their lane.
@@ -17,6 +17,7 @@
 #include "ptx.cuh"
 #include "ring.cuh"
 #include "wgmma.cuh"
+#include "wgmma_half.cuh"
 
 namespace fireq {
 
@@ -26,6 +27,7 @@ struct AttentionPrefillParams {
   const uint8_t* decoded;  // [tiles, keyHeads] DecodedTile: each sequence's tiles follow each other
   // Of each head, up to 128 new tokens of a sequence, those that see most first: the sequence's first tile, the first query's row in q
   // as [tokens · queryHeads, headDim], queries, and how many tokens of the sequence the first one sees (the next one sees one more, …).
+  // A piece ends where a tile does, if not before: so the last tile alone has tokens that some of its queries don't see.
   const int4* work;
   uint16_t* out;           // BF16 [tokens, queryHeads, headDim]
   int workCount, queryHeads, keyHeads;
@@ -49,25 +51,19 @@ struct AttentionPrefillConfig {
 
 namespace prefill {
 
-/// A block's work: back and forth through the grid, so that all blocks get as much. With kAhead the next one is known before it is
-/// wanted.
-template <bool kAhead>
+/// A block's work: back and forth through the grid, so that all blocks get as much.
 struct Walk {
   const AttentionPrefillParams& p;
   int step = 0;
-  int4 work, upcoming;
+  int4 work;
 
-  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load(0)) {
-    if (kAhead) upcoming = load(1);
-  }
+  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load(0)) {}
   __device__ __forceinline__ int index(int at) const { return at * gridDim.x + (at % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
   __device__ __forceinline__ bool exists(int at) const { return index(at) < p.workCount; }
   __device__ __forceinline__ bool done() const { return !exists(step); }
   __device__ __forceinline__ int4 load(int at) const { return exists(at) ? __ldg(p.work + index(at)) : int4{}; }
   __device__ __forceinline__ void next() {
-    step++;
-    work = kAhead ? upcoming : load(step);
-    if (kAhead) upcoming = load(step + 1);
+    work = load(++step);
   }
   __device__ __forceinline__ int keyTiles() const { return (work.w + work.z - 1 + kKeys - 1) / kKeys; }  // that the last query sees
 };
@@ -88,7 +84,7 @@ __device__ __forceinline__ void fetchTiles(const AttentionPrefillParams& p, Shar
   const uint32_t empty = ptx::smemAddress(kValues ? shared.valuesEmpty : shared.keysEmpty);
   constexpr uint32_t kTileBytes = kValues ? C::kHeadDim * kKeys : kKeys * kKeyRow, kScaleBytes = sizeof(TileScales);
   Ring<C::kStages> ring;
-  for (Walk<false> walk(p); !walk.done(); walk.next()) {
+  for (Walk walk(p); !walk.done(); walk.next()) {
     const int keyHead = walk.work.y % p.queryHeads / (p.queryHeads / p.keyHeads);
     const auto* const tiles = reinterpret_cast<const DecodedTile<C::kHeadDim>*>(p.decoded) + static_cast<size_t>(walk.work.x) * p.keyHeads + keyHead;
 #pragma unroll 1
@@ -186,127 +182,137 @@ __device__ __forceinline__ void storeRows(const float (&o)[kHeadDim / 2], const 
 /// A warpgroup that multiplies.
 template <class C>
 __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Shared<C>& shared) {
-  const int group = threadIdx.x / 128, lane = threadIdx.x % 32, warpRow = threadIdx.x / 32 * 16, row = warpRow + lane / 4;
+  const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
+  // Read again where an item begins or ends: in the loop there are no registers to spare.
+  const auto rowOfWarp = [] { return ptx::threadNumber() / 32 * 16; };
+  const auto rowOfLane = [] { return ptx::threadNumber() / 32 * 16 + ptx::threadNumber() % 32 / 4; };
   const uint32_t keysFull = ptx::smemAddress(shared.keysFull), keysEmpty = ptx::smemAddress(shared.keysEmpty);
   const uint32_t valuesFull = ptx::smemAddress(shared.valuesFull), valuesEmpty = ptx::smemAddress(shared.valuesEmpty);
   const uint32_t keys = wgmma::descriptorLow(ptx::smemAddress(shared.keys)), values = wgmma::descriptorLow(ptx::smemAddress(shared.values));
-  const uint32_t staged = ptx::smemAddress(shared.rows[threadIdx.x / 32]);
   constexpr int kHeadDim = C::kHeadDim, kSteps = kHeadDim / 32, kOutputs = kHeadDim / 2;
   constexpr uint32_t kKeyTile = kKeys * kKeyRow / 16, kValueTile = kHeadDim * kKeys / 16;
   Ring<C::kStages> keyRing, valueRing;
   Softmax softmax;
-  uint32_t q[kSteps][4], pa[2][4], pb[2][4];  // probabilities of the first and second half of a tile
-  float a[kScores], b[kScores], o[kOutputs];  // scores of the halves
+  softmax.ones = ptx::unseen(0x3c003c00u, 0);  // or else ptxas puts it into each instruction, which has room for one
+  uint32_t q[kSteps][4];
+  // Of tiles in turns: scores, and probabilities.
+  uint32_t a[kScores], b[kScores], pa[4][4], pb[4][4];
+  float o[kOutputs];
   FetchedQueries<kHeadDim> fetched;
 
   // All that the products take is in its registers before the first one begins.
-  const auto begin = [&](float (&s)[kScores], uint32_t (&probabilities)[2][4]) {
+  const auto begin = [&](uint32_t (&s)[kScores], uint32_t (&probabilities)[4][4]) {
     ptx::anew(s);
     wgmma::pin(o);
 #pragma unroll
     for (int step = 0; step < kSteps; step++) wgmma::pin(q[step]);
 #pragma unroll
-    for (int step = 0; step < 2; step++) wgmma::pin(probabilities[step]);
+    for (int step = 0; step < 4; step++) wgmma::pin(probabilities[step]);
     wgmma::fence();
   };
   const auto waitForKeys = [&] { ptx::barrierWait(keysFull + keyRing.stage * 8, keyRing.parity); };
   const auto waitForValues = [&] { ptx::barrierWait(valuesFull + valueRing.stage * 8, valueRing.parity); };
-  const auto multiplyKeys = [&](float (&s)[kScores], int part) {
+  const auto multiplyKeys = [&](uint32_t (&s)[kScores]) {
 #pragma unroll
-    for (int step = 0; step < kSteps; step++)
-      wgmma::Wgmma<kHalf>::e4m3(s, q[step], wgmma::descriptor(keys + keyRing.stage * kKeyTile + part * kKeyTile / 2 + 2 * step), step > 0);
+    for (int step = 0; step < kSteps; step++) wgmma::e4m3ToHalves(s, q[step], wgmma::descriptor(keys + keyRing.stage * kKeyTile + 2 * step), step > 0);
     wgmma::commit();
   };
-  const auto multiplyValues = [&](uint32_t (&probabilities)[2][4], int part, int accumulate) {
+  const auto multiplyValues = [&](uint32_t (&probabilities)[4][4], int accumulate) {
 #pragma unroll
-    for (int step = 0; step < 2; step++)
-      wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + part * 4 + 2 * step), step > 0 || accumulate);
+    for (int step = 0; step < 4; step++)
+      wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + 2 * step), step > 0 || accumulate);
     wgmma::commit();
   };
-  const auto releaseKeys = [&] {
+  const auto leaveKeys = [&] {  // their scales are looked at later
+    softmax.expectTile(ptx::smemAddress(&shared.scales[keyRing.parity][keyRing.stage]));
     __syncwarp();
     if (lane == 0) ptx::barrierArrive(keysEmpty + keyRing.stage * 8);
     keyRing.advance();
   };
-  const auto releaseValues = [&] {
+  const auto leaveValues = [&] {
     if (lane == 0) ptx::barrierArrive(valuesEmpty + valueRing.stage * 8);
     valueRing.advance();
   };
-  const auto shrink = [&] {
-#pragma unroll
-    for (int j = 0; j < kOutputs; j++) o[j] *= softmax.shrink[j / 2 % 2];
-  };
-  /// What s must not see of the half whose first token is `position`.
-  const auto hide = [&](float (&s)[kScores], int position, int visible) {
-    if (position + kHalf > visible + group * C::kRows) mask(s, visible + row - position - lane % 4 * 2);
+  /// What s must not see of the tile whose first token is `position`: the last one.
+  const auto hide = [&](uint32_t (&s)[kScores], int position, int visible) { mask(s, visible + rowOfLane() - position - lane % 4 * 2); };
+  /// s, the tile's scores, become probabilities, while `next` become the next tile's scores and the last tile's probabilities meet its values.
+  const auto turn = [&](int tile, uint32_t (&s)[kScores], uint32_t (&next)[kScores], uint32_t (&last)[4][4], uint32_t (&probabilities)[4][4]) {
+    waitForKeys();
+    waitForValues();
+    begin(next, last);
+    multiplyKeys(next);
+    multiplyValues(last, tile > 1);
+    if constexpr (C::kOverlap != Overlap::kBoth) wgmma::wait<C::kOverlap == Overlap::kNone ? 0 : 1>();
+    softmax.takeTile();
+    softmax.go(s, probabilities, o, next, true);
+    wgmma::wait<0>();
+    wgmma::pin(next), wgmma::pin(o);
+    leaveKeys(), leaveValues();
   };
 
-  Walk<true> walk(p);
+  const uint32_t nothing = p.workCount < 0;
+  Walk walk(p);
   if (walk.done()) return;
-  fetched.fetch(p, walk.work, row);
+  fetched.fetch(p, walk.work, rowOfLane());
   fetched.arrange(q);
   waitForKeys();
-  begin(a, pa), ptx::anew(b);
-  multiplyKeys(a, 0), multiplyKeys(b, 1);
+  begin(a, pa);
+  multiplyKeys(a);
   wgmma::wait<0>();
-  wgmma::pin(a), wgmma::pin(b);
-  for (;;) {
+  wgmma::pin(a);
+  for (;;) {  // a: scores of the first tile
     const int4 work = walk.work;
     const int tiles = walk.keyTiles();
     const bool more = walk.exists(walk.step + 1);
-    if (more) FetchedQueries<kHeadDim>::prefetch(p, walk.upcoming);
+    if (more) FetchedQueries<kHeadDim>::prefetch(p, walk.load(walk.step + 1));
     softmax.start(fetched.scale, p.softmaxScale);
-    softmax.takeTile(ptx::smemAddress(&shared.scales[keyRing.parity][keyRing.stage]));
-    releaseKeys();
-    hide(a, 0, work.w);
+    leaveKeys();
+    softmax.takeTile();
+    if (tiles > 1) waitForKeys();
+    begin(b, pa);
+    multiplyKeys(b);  // of nothing if there is one tile
+    if (tiles == 1) hide(a, 0, work.w);
     softmax.begin(a, pa);
+    wgmma::wait<0>();
+    wgmma::pin(b);
+    if (tiles > 1) leaveKeys();
 #pragma unroll 1
-    for (int tile = 1; tile < tiles; tile++) {
-      waitForKeys();
+    for (int tile = 1; tile < tiles - 1; tile++) {
+      turn(tile, b, a, pa, pb);
+      if (++tile == tiles - 1) {
+#pragma unroll
+        for (int j = 0; j < kScores; j++) b[j] = ptx::unseen(a[j], nothing);
+#pragma unroll
+        for (int j = 0; j < 16; j++) pa[j / 4][j % 4] = ptx::unseen(pb[j / 4][j % 4], nothing);
+        break;
+      }
+      turn(tile, a, b, pb, pa);
+    }
+    // The next queries come while the last tile ends.
+    if (more) fetched.fetch(p, walk.load(walk.step + 1), rowOfLane());
+    if (tiles > 1) {
       waitForValues();
       begin(a, pa);
-      multiplyKeys(a, 0), multiplyValues(pa, 0, tile > 1);
-      if constexpr (C::kOverlap != Overlap::kBoth) wgmma::wait<C::kOverlap == Overlap::kNone ? 0 : 1>();
-      hide(b, tile * kKeys - kHalf, work.w);
-      const bool first = softmax.go<1>(b, pb);
+      multiplyValues(pa, tiles > 2);
+      softmax.takeTile();
+      hide(b, (tiles - 1) * kKeys, work.w);
+      softmax.go(b, pb, o, b, tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1);
       wgmma::wait<0>();
-      wgmma::pin(a), wgmma::pin(o);
-      if (first) shrink();
-      begin(b, pb);
-      multiplyKeys(b, 1), multiplyValues(pb, 1, 1);
-      if constexpr (C::kOverlap != Overlap::kBoth) wgmma::wait<C::kOverlap == Overlap::kNone ? 0 : 1>();
-      softmax.takeTile(ptx::smemAddress(&shared.scales[keyRing.parity][keyRing.stage]));
-      hide(a, tile * kKeys, work.w);
-      const bool second = softmax.go<0>(a, pa);
-      wgmma::wait<0>();
-      wgmma::pin(b), wgmma::pin(o);
-      releaseKeys(), releaseValues();
-      if (second) shrink();
-    }
-    waitForValues();
-    begin(a, pa);
-    multiplyValues(pa, 0, tiles > 1);
-    // The next queries come while this tile ends.
-    if (more) fetched.fetch(p, walk.upcoming, row);
-    bool late = false;
-    if (tiles * kKeys - kHalf < work.w + min(work.z, (group + 1) * C::kRows) - 1) {
-      hide(b, tiles * kKeys - kHalf, work.w);
-      late = softmax.go<1>(b, pb);
+      wgmma::pin(o);
+      leaveValues();
     } else {
 #pragma unroll
-      for (int j = 0; j < 8; j++) pb[j / 4][j % 4] = 0;
+      for (int j = 0; j < 16; j++) pb[j / 4][j % 4] = ptx::unseen(pa[j / 4][j % 4], nothing);
     }
-    wgmma::wait<0>();
-    wgmma::pin(o);
-    if (late) shrink();
+    waitForValues();
     if (more) waitForKeys();
     fetched.arrange(q);
-    begin(a, pb), ptx::anew(b);
-    multiplyValues(pb, 1, 1);
-    multiplyKeys(a, 0), multiplyKeys(b, 1);  // of the next queries, or of nothing
-    wgmma::wait<2>();
+    begin(a, pb);
+    multiplyValues(pb, tiles > 1);
+    multiplyKeys(a);  // of the next queries, or of nothing
+    wgmma::wait<1>();
     wgmma::pin(o);
-    releaseValues();
+    leaveValues();
     float factor[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -314,9 +320,10 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
       factor[h] = total == 0.f ? 0.f : __fdividef(1 / kUnit, total);
     }
     const size_t stride = static_cast<size_t>(p.queryHeads) * kHeadDim;
-    storeRows<kHeadDim>(o, factor, staged, p.out + static_cast<size_t>(work.y) * kHeadDim + warpRow * stride, stride, work.z - warpRow);
+    const int warpRow = rowOfWarp();
+    storeRows<kHeadDim>(o, factor, ptx::smemAddress(shared.rows[warpRow / 16]), p.out + static_cast<size_t>(work.y) * kHeadDim + warpRow * stride, stride, work.z - warpRow);
     wgmma::wait<0>();
-    wgmma::pin(a), wgmma::pin(b);
+    wgmma::pin(a);
     if (!more) break;
     walk.next();
   }
@@ -343,13 +350,13 @@ __device__ __forceinline__ void attentionPrefill(const AttentionPrefillParams& p
   ptx::waitForPrevious();
   // The three warpgroups share the 3 · 168 registers a thread of the launch.
   if (threadIdx.x >= C::kWarpgroups * 128) {
-    ptx::shrinkRegisters<40>();
+    ptx::shrinkRegisters<24>();
     // A copy costs its thread some 150 cycles: keys and values have one each.
     const int thread = threadIdx.x - C::kWarpgroups * 128;
     if (thread == 0) fetchTiles<C, false>(p, shared);
     if (thread == 32) fetchTiles<C, true>(p, shared);
   } else {
-    ptx::growRegisters<232>();
+    ptx::growRegisters<240>();
     attendTiles<C>(p, shared);
   }
 }

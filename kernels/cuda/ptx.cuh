@@ -478,11 +478,29 @@ __device__ __forceinline__ void prefetchL2(const void* p) { asm volatile("prefet
 
 // --- registers -----------------------------------------------------------------------------------------------------------
 
+/// v, but ptxas doesn't know: it looks through a copy. nothing: 0.
+__device__ __forceinline__ uint32_t unseen(uint32_t v, uint32_t nothing) {
+  uint32_t same;
+  asm volatile("xor.b32 %0, %1, %2;" : "=r"(same) : "r"(v), "r"(nothing));
+  return same;
+}
+
+__device__ __forceinline__ int threadNumber() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 /// Registers whose former values nobody wants.
 template <int kCount>
 __device__ __forceinline__ void anew(float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void anew(uint32_t (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=r"(d[i])::"memory");
 }
 
 }  // namespace fireq::ptx

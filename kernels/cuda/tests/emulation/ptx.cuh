@@ -193,6 +193,12 @@ template <int kCount>
 void anew(float (&d)[kCount]) {
   for (float& v : d) v = NAN;
 }
+template <int kCount>
+void anew(uint32_t (&d)[kCount]) {
+  for (uint32_t& v : d) v = 0x7fff7fff;
+}
+inline uint32_t unseen(uint32_t v, uint32_t nothing) { return v ^ nothing; }
+inline int threadNumber() { return emulation::current->index; }
 
 inline uint32_t transposeMatrix(uint32_t v) {
   const auto& rows = emulation::meetWarp({v});

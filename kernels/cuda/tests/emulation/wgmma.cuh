@@ -37,9 +37,9 @@ void pinValues(T&) {}
 inline uint32_t descriptorLow(uint32_t address) { return address >> 4 | 1u << 16; }
 inline uint64_t descriptor(uint32_t low) { return low; }
 
-/// A thread has rows g and g + 8 of its warp's 16, and columns 8i + 2l and one more: d[i][row][column].
-template <int kWidth>
-void multiply(float* d, const uint32_t* a, uint32_t tile, bool accumulate) {
+/// A thread has rows g and g + 8 of its warp's 16, and columns 8i + 2l and one more: take(2i + h, e, sum).
+template <int kWidth, class Take>
+void multiply(const uint32_t* a, uint32_t tile, const Take& take) {
   const int thread = emulation::current->index, warp = thread % 128 / 32, g = thread % 32 / 4, l = thread % 4;
   const auto words = emulation::meet(warpgroups[thread / 128], thread % 128, {a[0], a[1], a[2], a[3]});
   static const std::vector<float> numbers = [] {
@@ -57,10 +57,7 @@ void multiply(float* d, const uint32_t* a, uint32_t tile, bool accumulate) {
         sums[h] += static_cast<double>(numbers[word >> k % 4 * 8 & 255]) * numbers[memory[swizzled]];
       }
     }
-    for (int h = 0; h < 2; h++) {
-      float& v = d[column / 2 * 4 + 2 * h + column % 2];
-      v = static_cast<float>((accumulate ? v : 0.) + sums[h]);
-    }
+    for (int h = 0; h < 2; h++) take(column / 2 * 2 + h, column % 2, sums[h]);
   }
 }
 
@@ -68,8 +65,24 @@ template <int kWidth>
 struct Wgmma {
   static void e4m3(float (&d)[kWidth / 2], const uint32_t* a, uint64_t b, int accumulate) {
     const uint32_t tile = static_cast<uint32_t>(b & 0x3fff) << 4;
-    pending[emulation::current->index].back().push_back([&d, a, tile, accumulate] { multiply<kWidth>(d, a, tile, accumulate != 0); });
+    pending[emulation::current->index].back().push_back([&d, a, tile, accumulate] {
+      multiply<kWidth>(a, tile, [&](int at, int e, double sum) {
+        float& v = d[2 * at + e];
+        v = static_cast<float>((accumulate ? v : 0.) + sum);
+      });
+    });
   }
 };
+
+inline void e4m3ToHalves(uint32_t (&d)[32], const uint32_t* a, uint64_t b, int accumulate) {
+  const uint32_t tile = static_cast<uint32_t>(b & 0x3fff) << 4;
+  pending[emulation::current->index].back().push_back([&d, a, tile, accumulate] {
+    multiply<128>(a, tile, [&](int at, int e, double sum) {
+      const auto half = static_cast<uint16_t>(d[at] >> 16 * e);
+      const uint32_t v = ptx::floatToHalf(static_cast<float>((accumulate ? ptx::halfToFloat(half) : 0.) + sum));
+      d[at] = (d[at] & ~(0xffffu << 16 * e)) | v << 16 * e;
+    });
+  });
+}
 
 }  // namespace fireq::wgmma

@@ -1,0 +1,3 @@
+// Those of kernels/cuda/wgmma_half.cuh are in wgmma.cuh here.
+#pragma once
+#include "wgmma.cuh"
