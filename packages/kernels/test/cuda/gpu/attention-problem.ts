@@ -232,8 +232,8 @@ export interface Losses {
 
 /** FP16 probabilities of at least 2⁻³⁸ of the largest, sums in FP32. Rounding to BF16 alone gives 0.0017. */
 export const DECODE: Losses = { probability: 2 ** -10, floor: 2 ** -38, score: 2 ** -20, relative: 2.5e-3 }
-/** BF16 probabilities, over a BF16 cache. */
-export const DECODE_BF16: Losses = { probability: 2 ** -7, floor: 2 ** -100, score: 2 ** -20, relative: 3e-3 }
+/** BF16 probabilities, over a BF16 cache: 2⁻⁹ of each, and of the output, which few tokens may decide. */
+export const DECODE_BF16: Losses = { probability: 2 ** -7, floor: 2 ** -100, score: 2 ** -20, relative: 2 ** -8 }
 /**
  * E4M3 ones with their values' scales in them, 2⁵ or more at the largest, some of polynomials (1 % off at most); tensor cores keep 13
  * bits behind the point. That rounding alone gives 0.013 to 0.018 on these problems. Scores are FP16: rounded thrice, and once more
