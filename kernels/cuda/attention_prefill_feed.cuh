@@ -13,9 +13,10 @@ struct AttentionPrefillParams {
   const uint8_t* q;        // E4M3 [tokens, queryHeads, headDim]
   const float* qScale;     // [tokens, queryHeads]
   const uint8_t* decoded;  // [tiles, keyHeads] DecodedTile: each sequence's tiles follow each other
-  // Of each head, up to 128 new tokens of a sequence, those that see most first: the sequence's first tile, the first query's row in q
-  // as [tokens · queryHeads, headDim], queries, and how many tokens of the sequence the first one sees (the next one sees one more, …).
-  // A piece ends where a tile does, if not before: so the last tile alone has tokens that some of its queries don't see.
+  // Of each head, up to 128 new tokens of a sequence: the sequence's first tile, the first query's row in q as [tokens · queryHeads,
+  // headDim], queries, and how many tokens of the sequence the first one sees (the next one sees one more, …). A piece ends where a tile
+  // does, if not before: so the last tile alone has tokens that some of its queries don't see. Rows of a piece a block, of which the last
+  // row's may have no queries: those that see most first, and each row such that all blocks get as much.
   const int4* work;
   uint16_t* out;           // BF16 [tokens, queryHeads, headDim]
   int workCount, queryHeads, keyHeads;
@@ -39,19 +40,22 @@ struct AttentionPrefillConfig {
 
 namespace prefill {
 
-/// A block's work: back and forth through the grid, so that all blocks get as much.
+/// A block's items: one of each row of gridDim.x. In the last row some have none.
 struct Walk {
   const AttentionPrefillParams& p;
-  int step = 0;
-  int4 work;
+  int at = blockIdx.x;
+  int4 work, upcoming;  // loaded an item ahead
 
-  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load()) {}
-  __device__ __forceinline__ int index() const { return step * gridDim.x + (step % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
-  __device__ __forceinline__ bool done() const { return index() >= p.workCount; }
-  __device__ __forceinline__ int4 load() const { return done() ? int4{} : __ldg(p.work + index()); }
+  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load()) { prepare(); }
+  __device__ __forceinline__ int4 load() const { return at < p.workCount ? __ldg(p.work + at) : int4{}; }
+  __device__ __forceinline__ void prepare() {
+    at += gridDim.x;
+    upcoming = load();
+  }
+  __device__ __forceinline__ bool done() const { return work.z == 0; }
   __device__ __forceinline__ void next() {
-    step++;
-    work = load();
+    work = upcoming;
+    prepare();
   }
 };
 
@@ -144,10 +148,14 @@ __device__ __forceinline__ void storeResults(const AttentionPrefillParams& p, Sh
 #pragma unroll 1
     for (int warp = 0; warp < Shared<C>::kWarps; warp++) {
       ptx::barrierWait(ptx::smemAddress(shared.rowsFull + warp), parity);
-#pragma unroll 4
-      for (int row = warp * 16 + first; row < warp * 16 + 16; row += kAtOnce) {
-        const uint4 v = ptx::loadShared16(from + row * Shared<C>::kRowPitch);
-        if (row < walk.work.z) ptx::storeGlobal16(to + static_cast<size_t>(row * p.queryHeads) * C::kHeadDim, v);
+#pragma unroll 1
+      for (int row = warp * 16 + first; row < warp * 16 + 16; row += 4 * kAtOnce) {
+        uint4 v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = ptx::loadShared16(from + (row + i * kAtOnce) * Shared<C>::kRowPitch);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+          if (row + i * kAtOnce < walk.work.z) ptx::storeGlobal16(to + static_cast<size_t>((row + i * kAtOnce) * p.queryHeads) * C::kHeadDim, v[i]);
       }
       __syncwarp();
       if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.rowsEmpty + warp));
