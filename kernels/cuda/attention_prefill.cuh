@@ -129,14 +129,15 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   /// The next item, whose queries take their registers. It has none if there is no such item.
   int parity = 0;  // of the item's barriers
   const auto takeQueries = [&] {
-    const int row = rowOfLane();
-    ptx::barrierWait(ptx::smemAddress(&shared.queriesFull), parity);
-    const uint4 work = ptx::loadShared16(ptx::smemAddress(&shared.work));
-    loadQueries<kHeadDim>(q, ptx::smemAddress(shared.queries) + row * Shared<C>::kQueryPitch, Shared<C>::kQueryPitch);
+    const Queries<C>& from = shared.queries[group];
+    const int row = rowOfLane() % C::kRows;
+    ptx::barrierWait(ptx::smemAddress(shared.queriesFull + group), parity);
+    const uint4 work = ptx::loadShared16(ptx::smemAddress(&from.work));
+    loadQueries<kHeadDim>(q, ptx::smemAddress(from.rows[row]), from.kPitch);
 #pragma unroll
-    for (int h = 0; h < 2; h++) queryScale[h] = ptx::loadSharedFloat(ptx::smemAddress(shared.queryScales + row + 8 * h));
+    for (int h = 0; h < 2; h++) queryScale[h] = ptx::loadSharedFloat(ptx::smemAddress(from.scales + row + 8 * h));
     __syncwarp();
-    if (lane == 0) ptx::barrierArrive(ptx::smemAddress(&shared.queriesEmpty));
+    if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.queriesEmpty + group));
     parity ^= 1;
     return int4{static_cast<int>(work.x), static_cast<int>(work.y), static_cast<int>(work.z), static_cast<int>(work.w)};
   };

@@ -1,5 +1,6 @@
 // Attention of many new tokens a sequence (attention_prefill.cuh): its third warpgroup, which brings the others what they multiply and takes
-// their results away. Each of its warps does one thing: keys with their scales, values, queries with the item they belong to, results.
+// their results away. Each of its warps does one thing: keys and values; queries with the item they belong to; a warpgroup's results. What
+// a warp stores costs it a trip through a busy shared memory, 850 cycles for 16 rows: short items would wait for one warp with all of it.
 #pragma once
 #include <cstdint>
 
@@ -62,20 +63,26 @@ struct Walk {
 /// Tiles of keys that an item's last query sees.
 __device__ __forceinline__ int keyTiles(const int4& work) { return (work.w + work.z - 1 + kKeys - 1) / kKeys; }
 
+/// A warpgroup's part of an item.
+template <class C>
+struct Queries {
+  static constexpr int kPitch = C::kHeadDim + 16;  // bytes, spread over the banks
+  alignas(16) uint8_t rows[C::kRows][kPitch];
+  float scales[C::kRows];
+  int4 work;  // the item; behind the last one it has no queries
+};
+
 template <class C>
 struct Shared {
-  static constexpr int kQueryPitch = C::kHeadDim + 16, kRowPitch = C::kHeadDim * 2 + 16;  // bytes, spread over the banks
-  static constexpr int kWarps = C::kWarpgroups * 4;
+  static constexpr int kWarps = C::kWarpgroups * 4, kRowPitch = C::kHeadDim * 2 + 16;
 
   alignas(1024) uint8_t keys[C::kStages][kKeys * kKeyRow];
   alignas(1024) uint8_t values[C::kStages][C::kHeadDim * kKeys];
   TileScales scales[2][C::kStages];  // by parity too: a tile of keys is released before its softmax is done
-  alignas(16) uint8_t queries[kWarps * 16][kQueryPitch];
-  float queryScales[kWarps * 16];
-  alignas(16) int4 work;  // theirs; of no queries behind the last item
+  Queries<C> queries[C::kWarpgroups];
   alignas(16) uint8_t rows[kWarps][16][kRowPitch];  // results
   alignas(8) uint64_t keysFull[C::kStages], keysEmpty[C::kStages], valuesFull[C::kStages], valuesEmpty[C::kStages];
-  alignas(8) uint64_t queriesFull, queriesEmpty, rowsFull[kWarps], rowsEmpty[kWarps];
+  uint64_t queriesFull[C::kWarpgroups], queriesEmpty[C::kWarpgroups], rowsFull[kWarps], rowsEmpty[kWarps];
 
   __device__ __forceinline__ void initBarriers() {
     const auto init = [](uint64_t* barriers, int count, int arrivals) {
@@ -83,32 +90,42 @@ struct Shared {
     };
     init(keysFull, C::kStages, 1), init(keysEmpty, C::kStages, kWarps);
     init(valuesFull, C::kStages, 1), init(valuesEmpty, C::kStages, kWarps);
-    init(&queriesFull, 1, 32), init(&queriesEmpty, 1, kWarps);
+    init(queriesFull, C::kWarpgroups, 32 + 1), init(queriesEmpty, C::kWarpgroups, 4);
     init(rowsFull, kWarps, 1), init(rowsEmpty, kWarps, 1);
     ptx::barrierInitFence();
   }
 };
 
-/// One thread's part: keys with their scales, or values.
-template <class C, bool kValues>
+/// A thread's part: keys with their scales, and values, a tile behind: those who multiply want both at once, and may have one stage.
+template <class C>
 __device__ __forceinline__ void fetchTiles(const AttentionPrefillParams& p, Shared<C>& shared) {
-  const uint32_t full = ptx::smemAddress(kValues ? shared.valuesFull : shared.keysFull);
-  const uint32_t empty = ptx::smemAddress(kValues ? shared.valuesEmpty : shared.keysEmpty);
-  constexpr uint32_t kTileBytes = kValues ? C::kHeadDim * kKeys : kKeys * kKeyRow, kScaleBytes = sizeof(TileScales);
-  Ring<C::kStages> ring;
+  Ring<C::kStages> keyRing, valueRing;
+  const uint8_t* values = nullptr;
+  const auto expect = [](uint64_t* full, uint64_t* empty, const Ring<C::kStages>& ring, uint32_t bytes) {
+    const uint32_t barrier = ptx::smemAddress(full + ring.stage);
+    ptx::barrierWait(ptx::smemAddress(empty + ring.stage), ring.parity ^ 1);
+    ptx::barrierArriveExpect(barrier, bytes);
+    return barrier;
+  };
+  const auto fetchValues = [&] {
+    const uint32_t barrier = expect(shared.valuesFull, shared.valuesEmpty, valueRing, sizeof shared.values[0]);
+    ptx::copyBulk(ptx::smemAddress(shared.values[valueRing.stage]), values, sizeof shared.values[0], barrier);
+    valueRing.advance();
+  };
   for (Walk walk(p); !walk.done(); walk.next()) {
     const int keyHead = walk.work.y % p.queryHeads / (p.queryHeads / p.keyHeads);
     const auto* const tiles = reinterpret_cast<const DecodedTile<C::kHeadDim>*>(p.decoded) + static_cast<size_t>(walk.work.x) * p.keyHeads + keyHead;
 #pragma unroll 1
-    for (int tile = 0; tile < keyTiles(walk.work); tile++, ring.advance()) {
+    for (int tile = 0; tile < keyTiles(walk.work); tile++, keyRing.advance()) {
       const DecodedTile<C::kHeadDim>& from = tiles[static_cast<size_t>(tile) * p.keyHeads];
-      const uint32_t barrier = full + ring.stage * 8;
-      ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
-      ptx::barrierArriveExpect(barrier, kValues ? kTileBytes : kTileBytes + kScaleBytes);
-      ptx::copyBulk(ptx::smemAddress(kValues ? shared.values[ring.stage] : shared.keys[ring.stage]), kValues ? from.values : from.keys, kTileBytes, barrier);
-      if (!kValues) ptx::copyBulk(ptx::smemAddress(&shared.scales[ring.parity][ring.stage]), &from.scales, kScaleBytes, barrier);
+      const uint32_t barrier = expect(shared.keysFull, shared.keysEmpty, keyRing, sizeof from.keys + sizeof from.scales);
+      ptx::copyBulk(ptx::smemAddress(shared.keys[keyRing.stage]), from.keys, sizeof from.keys, barrier);
+      ptx::copyBulk(ptx::smemAddress(&shared.scales[keyRing.parity][keyRing.stage]), &from.scales, sizeof from.scales, barrier);
+      if (values) fetchValues();
+      values = from.values;
     }
   }
+  if (values) fetchValues();
 }
 
 /// A warp's part: each item's queries, as soon as those before are in registers. Rows beyond its queries repeat the last one.
@@ -118,44 +135,51 @@ __device__ __forceinline__ void fetchQueries(const AttentionPrefillParams& p, Sh
   const int lane = threadIdx.x % 32, part = lane % kLanes;
   int parity = 1;
   for (Walk walk(p);; walk.next(), parity ^= 1) {
-    const int4 work = walk.work;
-    const auto rowAt = [&](int row) { return work.y + static_cast<size_t>(min(row, work.z - 1)) * p.queryHeads; };
-    ptx::barrierWait(ptx::smemAddress(&shared.queriesEmpty), parity);
-    if (lane == 0) shared.work = work;
-    if (!walk.done()) {
-      const uint32_t to = ptx::smemAddress(shared.queries) + part * 16;
+#pragma unroll 1
+    for (int group = 0; group < C::kWarpgroups; group++) {
+      Queries<C>& to = shared.queries[group];
+      const uint32_t full = ptx::smemAddress(shared.queriesFull + group);
+      const auto rowAt = [&](int row) { return walk.work.y + static_cast<size_t>(min(group * C::kRows + row, walk.work.z - 1)) * p.queryHeads; };
+      ptx::barrierWait(ptx::smemAddress(shared.queriesEmpty + group), parity);
+      if (!walk.done()) {
 #pragma unroll 4
-      for (int row = lane / kLanes; row < kKeys; row += kAtOnce) ptx::copyAsync(to + row * Shared<C>::kQueryPitch, p.q + rowAt(row) * C::kHeadDim + part * 16);
-      ptx::copyCommit();
+        for (int row = lane / kLanes; row < C::kRows; row += kAtOnce)
+          ptx::copyAsync(ptx::smemAddress(to.rows[row]) + part * 16, p.q + rowAt(row) * C::kHeadDim + part * 16);
 #pragma unroll
-      for (int row = lane; row < kKeys; row += 32) ptx::storeSharedFloat(ptx::smemAddress(shared.queryScales + row), __ldg(p.qScale + rowAt(row)));
-      ptx::copyWait<0>();
+        for (int row = lane; row < C::kRows; row += 32) ptx::copyAsync4(ptx::smemAddress(to.scales + row), p.qScale + rowAt(row));
+      }
+      ptx::copyAsyncArrive(full);
+      if (lane == 0) {
+        to.work = walk.work;
+        ptx::barrierArrive(full);
+      }
     }
-    ptx::barrierArrive(ptx::smemAddress(&shared.queriesFull));
     if (walk.done()) break;
   }
 }
 
-/// A warp's part: results, which the others leave in shared memory.
+/// A warp's part: results, which the warpgroup leaves in shared memory.
 template <class C>
-__device__ __forceinline__ void storeResults(const AttentionPrefillParams& p, Shared<C>& shared) {
+__device__ __forceinline__ void storeResults(const AttentionPrefillParams& p, Shared<C>& shared, int group) {
   constexpr int kLanes = C::kHeadDim / 8, kAtOnce = 32 / kLanes;  // of a row; rows
   const int lane = threadIdx.x % 32, first = lane / kLanes, part = lane % kLanes;
-  const uint32_t from = ptx::smemAddress(shared.rows) + part * 16;
+  const size_t stride = static_cast<size_t>(p.queryHeads) * C::kHeadDim;
   int parity = 0;
   for (Walk walk(p); !walk.done(); walk.next(), parity ^= 1) {
-    uint16_t* const to = p.out + static_cast<size_t>(walk.work.y) * C::kHeadDim + part * 8;
+    int row = group * C::kRows + first;
+    uint16_t* to = p.out + static_cast<size_t>(walk.work.y) * C::kHeadDim + row * stride + part * 8;
 #pragma unroll 1
-    for (int warp = 0; warp < Shared<C>::kWarps; warp++) {
+    for (int warp = group * 4; warp < group * 4 + 4; warp++) {
+      uint32_t from = ptx::smemAddress(shared.rows[warp][first]) + part * 16;
       ptx::barrierWait(ptx::smemAddress(shared.rowsFull + warp), parity);
 #pragma unroll 1
-      for (int row = warp * 16 + first; row < warp * 16 + 16; row += 4 * kAtOnce) {
+      for (int turn = 0; turn < 16 / kAtOnce; turn += 4) {
         uint4 v[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = ptx::loadShared16(from + (row + i * kAtOnce) * Shared<C>::kRowPitch);
+        for (int i = 0; i < 4; i++, from += kAtOnce * Shared<C>::kRowPitch) v[i] = ptx::loadShared16(from);
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-          if (row + i * kAtOnce < walk.work.z) ptx::storeGlobal16(to + static_cast<size_t>((row + i * kAtOnce) * p.queryHeads) * C::kHeadDim, v[i]);
+        for (int i = 0; i < 4; i++, row += kAtOnce, to += kAtOnce * stride)
+          if (row < walk.work.z) ptx::storeGlobal16(to, v[i]);
       }
       __syncwarp();
       if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.rowsEmpty + warp));
@@ -163,14 +187,14 @@ __device__ __forceinline__ void storeResults(const AttentionPrefillParams& p, Sh
   }
 }
 
-/// The warpgroup. A copy costs its thread some 150 cycles: keys and values have one each.
+/// The warpgroup.
 template <class C>
 __device__ __forceinline__ void feed(const AttentionPrefillParams& p, Shared<C>& shared) {
+  static_assert(C::kWarpgroups == 2);
   const int warp = threadIdx.x / 32 % 4;
-  if (warp == 0 && threadIdx.x % 32 == 0) fetchTiles<C, false>(p, shared);
-  if (warp == 1 && threadIdx.x % 32 == 0) fetchTiles<C, true>(p, shared);
+  if (warp < 2) storeResults(p, shared, warp);
   if (warp == 2) fetchQueries(p, shared);
-  if (warp == 3) storeResults(p, shared);
+  if (warp == 3 && threadIdx.x % 32 == 0) fetchTiles(p, shared);
 }
 
 }  // namespace prefill

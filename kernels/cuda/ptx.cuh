@@ -355,6 +355,14 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
 __device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
+/// 4 bytes.
+__device__ __forceinline__ void copyAsync4(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+/// Arrives at a barrier once this thread's copies so far are there.
+__device__ __forceinline__ void copyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 /// Ends a group of this thread's copies.
 __device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until at most kLeft groups are on their way.

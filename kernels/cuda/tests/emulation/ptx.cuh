@@ -59,9 +59,8 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
 }
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
 inline void copyAsync(uint32_t to, const void* from) { std::memcpy(memory + to, from, 16); }
-inline void copyCommit() {}
-template <int kLeft>
-void copyWait() {}
+inline void copyAsync4(uint32_t to, const void* from) { std::memcpy(memory + to, from, 4); }
+inline void copyAsyncArrive(uint32_t barrier) { barrierArrive(barrier); }
 inline void storeCommit() {}
 template <int kPending>
 void storeWait() {}
