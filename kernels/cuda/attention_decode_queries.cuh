@@ -17,7 +17,7 @@ struct AttentionDecodeParams {
   const void* merges;  // Merges [blocks]
   uint16_t* out;       // BF16 [sequences · newTokens, queryHeads, headDim]
   float* partial;      // [2 · blocks, queries · (headDim + 2)]: of segments that several blocks have
-  uint32_t* arrived;   // [blocks], zero before and after
+  uint32_t* arrived;   // [blocks, queries], zero before and after
   int queryHeads, keyHeads, group, newTokens, pagesPerSequence;  // group: query heads a key-value head
   float softmaxScale;
 };
@@ -55,12 +55,37 @@ struct Queries {
   float zero[2];                 // on a key's zero point: what it adds to a score; symmetric: what all add
 };
 
+/// A segment's queries on their way to registers. Rows are padded so that eight of them lie in different banks.
+template <int kHeadDim, int kQueries>
+struct QueryRows {
+  alignas(16) uint8_t codes[kQueries][kHeadDim + 16];
+  float scale[kQueries];
+
+  /// Asks for them, by all lanes of a warp; `wait` once they are wanted.
+  __device__ __forceinline__ void fetch(const AttentionDecodeParams& p, const Segment<kQueries>& segment) {
+    constexpr int kCopies = kHeadDim / 16;  // of a row
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = lane; i < kQueries * kCopies; i += 32) {
+      const int query = i / kCopies, at = i % kCopies * 16;
+      if (query < segment.queries) ptx::copyAsync(ptx::smemAddress(&codes[query][at]), p.q + segment.row(p, query) * kHeadDim + at);
+    }
+    if (lane < segment.queries) ptx::copyAsyncWord(ptx::smemAddress(&scale[lane]), p.qScale + segment.row(p, lane));
+    ptx::copyCommit();
+  }
+  static __device__ __forceinline__ void wait() {
+    ptx::copyWait<0>();
+    __syncwarp();
+  }
+};
+
 template <class Block, int kQueries>
-__device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParams& p, const Segment<kQueries>& segment, int tile, int length) {
+__device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParams& p, const QueryRows<Block::kHeadDim, kQueries>& rows,
+                                                      const Segment<kQueries>& segment, int tile, int length) {
   Queries<Block> queries;
   const int lane = threadIdx.x % 32, l = lane % 4, mine = tile * 8 + lane / 4;
   const bool used = mine < segment.queries;
-  const uint8_t* const from = p.q + segment.row(p, used ? mine : 0) * Block::kHeadDim;
+  const uint8_t* const from = rows.codes[mine];
   float sum = 0.f;
 #pragma unroll
   for (int s = 0; s < Block::kSteps; s++)
@@ -79,7 +104,7 @@ __device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParam
   for (int e = 0; e < 2; e++) {
     const int query = tile * 8 + 2 * l + e;
     const bool exists = query < segment.queries;
-    const float scale = exists ? p.qScale[segment.row(p, query)] * p.softmaxScale * kLog2e : 0.f;
+    const float scale = exists ? rows.scale[query] * p.softmaxScale * kLog2e : 0.f;
     queries.visible[e] = exists ? length - (p.newTokens - 1 - segment.token(p, query)) : 0;
     queries.scale[e] = scale / Block::kUnit;
     queries.zero[e] = -scale * __shfl_sync(~0u, sum, (2 * l + e) * 4) * (Block::kFormat == KvFormat::kInt4Symmetric ? 8.f : 1.f);
@@ -101,22 +126,6 @@ struct Sums {
   float out[kQueries][kHeadDim + 4];
   float largest[kQueries], total[kQueries];
 };
-
-/// A lane's share of a row of sums.
-template <int kHeadDim>
-struct alignas(kHeadDim / 8) Share {
-  static constexpr int kCount = kHeadDim / 32;
-  float v[kCount];
-};
-
-template <int kHeadDim>
-__device__ __forceinline__ void storeOut(const AttentionDecodeParams& p, size_t row, const Share<kHeadDim>& sum, float factor) {
-  uint32_t* const to = reinterpret_cast<uint32_t*>(p.out + row * kHeadDim) + threadIdx.x % 32 * (kHeadDim / 64);
-  if constexpr (kHeadDim == 128)
-    *reinterpret_cast<uint2*>(to) = make_uint2(ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor), ptx::packBf16(sum.v[2] * factor, sum.v[3] * factor));
-  else
-    *to = ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor);
-}
 
 /// From sums to results.
 template <class Block>

@@ -355,6 +355,10 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
 __device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
+/// A word.
+__device__ __forceinline__ void copyAsyncWord(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
 /// Ends a group of this thread's copies.
 __device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until at most kLeft groups are on their way.

@@ -57,6 +57,27 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
   barriers.at(barrier).bytes -= bytes;
   barriers.at(barrier).endIfComplete();
 }
+/// A thread's copies that it hasn't waited for: only then they arrive.
+struct AsyncCopy {
+  uint32_t to;
+  const void* from;
+  uint32_t bytes;
+};
+inline std::map<int, std::vector<AsyncCopy>> asyncCopies;
+inline void copyAsync(uint32_t to, const void* from) {
+  if (to % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulation::fail("an asynchronous copy that isn't aligned");
+  asyncCopies[emulation::current->index].push_back({to, from, 16});
+}
+inline void copyAsyncKept(uint32_t to, const void* from) { copyAsync(to, from); }
+inline void copyAsyncWord(uint32_t to, const void* from) { asyncCopies[emulation::current->index].push_back({to, from, 4}); }
+inline void copyCommit() {}
+template <int kLeft>
+void copyWait() {
+  static_assert(kLeft == 0);
+  auto& copies = asyncCopies[emulation::current->index];
+  for (const auto& copy : copies) std::memcpy(memory + copy.to, copy.from, copy.bytes);
+  copies.clear();
+}
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
 inline void storeCommit() {}
 template <int kPending>
@@ -67,6 +88,7 @@ void growRegisters() {}
 template <int kRegisters>
 void shrinkRegisters() {}
 inline void prefetchL2(const void*) {}
+inline uint32_t addInOrder(uint32_t* to, uint32_t v) { return (*to += v) - v; }
 inline void launchDependents() {}
 inline void waitForPrevious() {}
 
