@@ -8,7 +8,8 @@
 // * warps work alone, on 32 tokens at a time. The cache's layout is that of mma's fragments, and a warp copies to shared
 //   memory just what it reads itself, so warps never wait for each other, and blocks of tokens are always on their way;
 // * a block a multiprocessor, and runs of units that are alike in length (attention_decode_plan.h): whatever the lengths, all end together.
-//   Where a run's first units lie is in its record, so that copies begin after one load.
+//   Where a run's first units lie is in its record, so that copies begin after one load; what the next piece needs is asked for
+//   while warps are busy with the one before.
 //
 // A value's scale goes into its probability: with t = score + log₂ σ the numerators are 2^(t − max t), and
 // O = Σ p·(code − zero) / Σ 2^(score − max t). The zero points' share is one more row of the product.
@@ -27,6 +28,7 @@ struct Config {
   static_assert(kStages <= kFirstBlocks, "a run's record says where its first units lie");
   using Block = decode::Block<Layout>;
   using Sums = decode::Sums<Layout::kHeadDim, kQueries>;
+  using QueryRows = decode::QueryRows<Layout::kHeadDim, kQueries>;
   using Merges = decode::Merges<kWarps>;
   /// A warp's ring of units; what is left of its run's last piece takes its place.
   union Ring {
@@ -35,8 +37,8 @@ struct Config {
   };
   struct Shared {
     alignas(128) Ring rings[kWarps];
-    Sums early[kWarps];  // of a run's first piece, if it isn't the last
-    QueryRows<Layout::kHeadDim, kQueries> queries[kWarps];  // of the next piece
+    Sums early[kWarps];         // of a run's first piece, if it isn't the last
+    QueryRows queries[kWarps];  // of the next piece
     Merges merges;
     uint64_t full[kWarps][kStages];
     uint64_t merged[kWarps + 1];  // all warps of a merge have left their sums
@@ -192,9 +194,11 @@ __device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typena
   auto& ring = shared.rings[warp];
   auto& rows = shared.queries[warp];
   const uint32_t full = ptx::smemAddress(shared.full[warp]);
-  if (lane == 0)
+  if (lane == 0) {
     for (int i = 0; i < C::kStages; i++) ptx::barrierInit(full + i * 8, 1);
-  beginMerges<C>(shared, mergeWord);
+    ptx::barrierInitFence();
+  }
+  __syncwarp();
   const auto recorded = [&](int i) { return __shfl_sync(~0u, word, i); };
   constexpr int kPiece = offsetof(Run, piece) / 4, kBlocks = offsetof(Run, blocks) / 4, kPieceWords = sizeof(Piece) / 4;
   const int pieces = recorded(0), units = recorded(2);
@@ -212,14 +216,20 @@ __device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typena
   const auto segmentOf = [&](int words, int at) {
     return Segment<C::kQueries>(p, __shfl_sync(~0u, words, at), __shfl_sync(~0u, words, at + 1), __shfl_sync(~0u, words, at + 2));
   };
-  // Tokens that aren't new are in the cache already.
+  using Copies = typename C::QueryRows::Copies;
+  const Copies queryCopies(p, segmentOf(now, 0));
+  queryCopies.prefetch();
+  // Tokens that aren't new are in the cache already, so these copies needn't wait for the launch before.
   const int old = min(piece(offsetof(Piece, count)), (piece(offsetof(Piece, length)) - p.newTokens) / kKvBlockTokens - piece(offsetof(Piece, first)));
+  // All warps' first units, then all warps' others.
+  if (old > 0) fetch(0, recorded(kBlocks), 0);
+  beginMerges<C>(shared, mergeWord);
 #pragma unroll
-  for (int i = 0; i < C::kStages; i++)
+  for (int i = 1; i < C::kStages; i++)
     if (i < old) fetch(i, recorded(kBlocks + i), i);
   ptx::waitForPrevious();
   if (pieces == 0) return;
-  rows.fetch(p, segmentOf(now, 0));
+  queryCopies.ask(rows);
 #pragma unroll
   for (int i = 0; i < C::kStages; i++)
     if (i >= old) fetch(i, recorded(kBlocks + i), i);
@@ -245,7 +255,7 @@ __device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typena
     for (int n = 0; n < C::kTiles; n++) queries[n] = loadQueries<Block>(p, rows, segmentOf(now, 0), n, length);
     __syncwarp();
     if (i > 0 && i % 4 == 0) pieceWords = piecesFrom(i + 1);
-    if (i + 1 < pieces) rows.fetch(p, segmentOf(pieceWords, i % 4 * kPieceWords));
+    if (i + 1 < pieces) Copies(p, segmentOf(pieceWords, i % 4 * kPieceWords)).ask(rows);
     Running<Block> running[C::kTiles] = {};
 #pragma unroll
     for (int n = 0; n < C::kTiles; n++) running[n].largest[0] = running[n].largest[1] = -kInfinity;
@@ -285,9 +295,6 @@ __device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typena
     if (merge > 0) comeToMerge<C>(shared, merge - 1);
     if (i + 1 < pieces) now = __shfl_sync(~0u, pieceWords, i % 4 * kPieceWords + lane % kPieceWords);
   }
-  const int early = recorded((kPiece * 4 + offsetof(Piece, merge)) / 4), last = piece(offsetof(Piece, merge));
-  if (pieces > 1 && early > 0) merge<C>(p, shared, early - 1);
-  if (last > 0) merge<C>(p, shared, last - 1);
 }
 
 }  // namespace decode
@@ -303,6 +310,7 @@ __device__ __forceinline__ void attentionDecode(const AttentionDecodeParams& p) 
   const int word = reinterpret_cast<const int*>(p.runs + blockIdx.x * C::kWarps + threadIdx.x / 32)[threadIdx.x % 32];
   const int* const merges = reinterpret_cast<const int*>(static_cast<const typename C::Merges*>(p.merges) + blockIdx.x);
   attendRun<C>(p, shared, word, threadIdx.x < sizeof(typename C::Merges) / 4 ? merges[threadIdx.x] : 0);
+  merge<C>(p, shared);
 }
 
 }  // namespace fireq

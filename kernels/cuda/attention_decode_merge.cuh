@@ -91,13 +91,12 @@ __device__ __forceinline__ void meetBlocks(const AttentionDecodeParams& p, const
   const auto largestAt = [&](int slot) { return p.partial + static_cast<size_t>(slot) * C::kPartialFloats + C::kQueries * kD + query; };
   rowAt(m.slot)->store(mine);
   if (lane == 0) __stcg(largestAt(m.slot), mineLargest), __stcg(largestAt(m.slot) + C::kQueries, mineTotal);
-  __threadfence();
   __syncwarp();
   uint32_t* const arrived = p.arrived + m.crossing * C::kQueries + query;
   uint32_t before = 0;
-  if (lane == 0) before = atomicAdd(arrived, 1u);
+  if (lane == 0) before = ptx::addInOrder(arrived, 1);
   if (__shfl_sync(~0u, before, 0) != static_cast<uint32_t>(m.slots) - 1) return;
-  __threadfence();
+  __syncwarp();
   if (lane == 0) *arrived = 0;
   Row sum;
   float largest, total;
@@ -128,28 +127,34 @@ __device__ __forceinline__ void comeToMerge(typename C::Shared& shared, int i) {
   if (threadIdx.x % 32 == 0) ptx::barrierArrive(ptx::smemAddress(&shared.merged[i]));
 }
 
-/// Once all warps of merge i have come, they add up what they have, a query each.
+/// What a warp, at its run's end, has to do for the block's merges: a query each from the merge's first warp on, so that those of few
+/// warps get help.
 template <class C>
-__device__ __forceinline__ void merge(const AttentionDecodeParams& p, typename C::Shared& shared, int i) {
+__device__ __forceinline__ void merge(const AttentionDecodeParams& p, typename C::Shared& shared) {
   using Row = Share<C::Layout::kHeadDim>;
-  const Merge m = shared.merges.merges[i];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const Segment<C::kQueries> segment(p, m.sequence, m.keyHead, m.part);
-  const auto source = [&](int s) -> const typename C::Sums& {
-    return m.early && s == m.warps - 1 ? shared.early[m.firstWarp + s] : shared.rings[m.firstWarp + s].sums;
-  };
-  ptx::barrierWait(ptx::smemAddress(&shared.merged[i]), 0);
 #pragma unroll 1
-  for (int query = warp - m.firstWarp; query < segment.queries; query += m.warps) {
-    Row sum;
-    float largest, total;
-    addUp<4, C::Layout::kHeadDim>(
-        m.warps, [&](int s) { return source(s).largest[query]; }, [&](int s) { return source(s).total[query]; },
-        [&](int s) { return reinterpret_cast<const Row*>(source(s).out[query])[lane]; }, sum, largest, total);
-    if (m.crossing < 0)
-      storeOut(p, segment.row(p, query), sum, resultFactor<typename C::Block>(total));
-    else
-      meetBlocks<C>(p, m, segment, query, sum, largest, total);
+  for (int i = 0; i < shared.merges.count; i++) {
+    const Merge& m = shared.merges.merges[i];
+    const Segment<C::kQueries> segment(p, m.sequence, m.keyHead, m.part);
+    const int behind = warp - m.firstWarp;
+#pragma unroll 1
+    for (int query = behind + (behind < 0 ? C::kWarps : 0); query < segment.queries; query += C::kWarps) {
+      ptx::barrierWait(ptx::smemAddress(&shared.merged[i]), 0);
+      const int sources = m.warps, firstWarp = m.firstWarp, earlySource = m.early ? sources - 1 : -1;
+      const auto source = [&](int s) -> const typename C::Sums& {
+        return s == earlySource ? shared.early[firstWarp + s] : shared.rings[firstWarp + s].sums;
+      };
+      Row sum;
+      float largest, total;
+      addUp<4, C::Layout::kHeadDim>(
+          sources, [&](int s) { return source(s).largest[query]; }, [&](int s) { return source(s).total[query]; },
+          [&](int s) { return reinterpret_cast<const Row*>(source(s).out[query])[lane]; }, sum, largest, total);
+      if (m.crossing < 0)
+        storeOut(p, segment.row(p, query), sum, resultFactor<typename C::Block>(total));
+      else
+        meetBlocks<C>(p, m, segment, query, sum, largest, total);
+    }
   }
 }
 

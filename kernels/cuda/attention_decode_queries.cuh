@@ -36,12 +36,12 @@ struct Segment {
     queries = min(kQueries, p.group * p.newTokens - firstQuery);
   }
   __device__ __forceinline__ int token(const AttentionDecodeParams& p, int query) const {
-    return (firstQuery + query) / (p.group);
+    return p.newTokens == 1 ? 0 : (firstQuery + query) / p.group;  // mostly 0, and a quotient takes long
   }
   /// Where a query lies in q and out, in heads.
   __device__ __forceinline__ size_t row(const AttentionDecodeParams& p, int query) const {
-    const int group = p.group, index = firstQuery + query, token = index / group;
-    return (static_cast<size_t>(sequence) * p.newTokens + token) * p.queryHeads + keyHead * group + (index - token * group);
+    const int of = token(p, query);
+    return (static_cast<size_t>(sequence) * p.newTokens + of) * p.queryHeads + keyHead * p.group + (firstQuery + query - of * p.group);
   }
 };
 
@@ -61,18 +61,42 @@ struct QueryRows {
   alignas(16) uint8_t codes[kQueries][kHeadDim + 16];
   float scale[kQueries];
 
-  /// Asks for them, by all lanes of a warp; `wait` once they are wanted.
-  __device__ __forceinline__ void fetch(const AttentionDecodeParams& p, const Segment<kQueries>& segment) {
-    constexpr int kCopies = kHeadDim / 16;  // of a row
-    const int lane = threadIdx.x % 32;
+  /// What a lane copies: found ahead of the launch before's end.
+  class Copies {
+   public:
+    __device__ __forceinline__ Copies(const AttentionDecodeParams& p, const Segment<kQueries>& segment) : queries_(segment.queries) {
 #pragma unroll
-    for (int i = lane; i < kQueries * kCopies; i += 32) {
-      const int query = i / kCopies, at = i % kCopies * 16;
-      if (query < segment.queries) ptx::copyAsync(ptx::smemAddress(&codes[query][at]), p.q + segment.row(p, query) * kHeadDim + at);
+      for (int k = 0; k < kCopies; k++) {
+        const int query = (threadIdx.x % 32 + 32 * k) / kRow;
+        codes_[k] = p.q + segment.row(p, query < queries_ ? query : 0) * kHeadDim;
+      }
+      const int query = threadIdx.x % 32;
+      scale_ = p.qScale + segment.row(p, query < queries_ ? query : 0);
     }
-    if (lane < segment.queries) ptx::copyAsyncWord(ptx::smemAddress(&scale[lane]), p.qScale + segment.row(p, lane));
-    ptx::copyCommit();
-  }
+    /// Into the L2, ahead of all that is asked for next.
+    __device__ __forceinline__ void prefetch() const {
+#pragma unroll
+      for (int k = 0; k < kCopies; k++) ptx::prefetchL2(codes_[k] + threadIdx.x % kRow * 16);
+      ptx::prefetchL2(scale_);
+    }
+    /// By all lanes of a warp; `wait` once they are wanted.
+    __device__ __forceinline__ void ask(QueryRows& rows) const {
+      const int lane = threadIdx.x % 32;
+#pragma unroll
+      for (int k = 0; k < kCopies; k++) {
+        const int query = (lane + 32 * k) / kRow, at = lane % kRow * 16;
+        if (query < queries_) ptx::copyAsyncKept(ptx::smemAddress(&rows.codes[query][at]), codes_[k] + at);
+      }
+      if (lane < queries_) ptx::copyAsyncWord(ptx::smemAddress(&rows.scale[lane]), scale_);
+      ptx::copyCommit();
+    }
+
+   private:
+    static constexpr int kRow = kHeadDim / 16, kCopies = kQueries * kRow / 32;  // copies of 16 bytes, of a row and a lane
+    int queries_;
+    const uint8_t* codes_[kCopies];
+    const float* scale_;
+  };
   static __device__ __forceinline__ void wait() {
     ptx::copyWait<0>();
     __syncwarp();
@@ -130,7 +154,7 @@ struct Sums {
 /// From sums to results.
 template <class Block>
 __device__ __forceinline__ float resultFactor(float total) {
-  return total > 0.f ? 1 / (Block::kUnit * kLargestNumerator) / total : 0.f;
+  return total > 0.f ? 1 / (Block::kUnit * kLargestNumerator) * ptx::reciprocal(total) : 0.f;
 }
 
 }  // namespace decode
