@@ -87,7 +87,7 @@ struct QueryRows {
         const int query = (lane + 32 * k) / kRow, at = lane % kRow * 16;
         if (query < queries_) ptx::copyAsyncKept(ptx::smemAddress(&rows.codes[query][at]), codes_[k] + at);
       }
-      if (lane < queries_) ptx::copyAsyncWord(ptx::smemAddress(&rows.scale[lane]), scale_);
+      if (lane < queries_) ptx::copyAsync4(ptx::smemAddress(&rows.scale[lane]), scale_);
       ptx::copyCommit();
     }
 

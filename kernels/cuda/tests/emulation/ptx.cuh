@@ -57,7 +57,7 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
   barriers.at(barrier).bytes -= bytes;
   barriers.at(barrier).endIfComplete();
 }
-/// A thread's copies that it hasn't waited for: only then they arrive.
+/// A thread's copies: they arrive when it waits for them or has them arrive at a barrier.
 struct AsyncCopy {
   uint32_t to;
   const void* from;
@@ -69,7 +69,7 @@ inline void copyAsync(uint32_t to, const void* from) {
   asyncCopies[emulation::current->index].push_back({to, from, 16});
 }
 inline void copyAsyncKept(uint32_t to, const void* from) { copyAsync(to, from); }
-inline void copyAsyncWord(uint32_t to, const void* from) { asyncCopies[emulation::current->index].push_back({to, from, 4}); }
+inline void copyAsync4(uint32_t to, const void* from) { asyncCopies[emulation::current->index].push_back({to, from, 4}); }
 inline void copyCommit() {}
 template <int kLeft>
 void copyWait() {
@@ -77,6 +77,10 @@ void copyWait() {
   auto& copies = asyncCopies[emulation::current->index];
   for (const auto& copy : copies) std::memcpy(memory + copy.to, copy.from, copy.bytes);
   copies.clear();
+}
+inline void copyAsyncArrive(uint32_t barrier) {
+  copyWait<0>();
+  barrierArrive(barrier);
 }
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
 inline void storeCommit() {}
@@ -87,6 +91,7 @@ template <int kRegisters>
 void growRegisters() {}
 template <int kRegisters>
 void shrinkRegisters() {}
+inline void storeGlobal16(void* to, uint4 v) { std::memcpy(to, &v, 16); }
 inline void prefetchL2(const void*) {}
 inline uint32_t addInOrder(uint32_t* to, uint32_t v) { return (*to += v) - v; }
 inline void launchDependents() {}
@@ -126,6 +131,10 @@ inline uint32_t packBf16(float low, float high) { return pair(floatToBf16(low), 
 inline uint32_t multiplyHalves(uint32_t a, uint32_t b) {
   const float2 x = unpackHalf(a), y = unpackHalf(b);
   return packHalf(x.x * y.x, x.y * y.y);
+}
+inline uint32_t whereGreaterHalves(uint32_t a, uint32_t b) {
+  const float2 x = unpackHalf(a), y = unpackHalf(b);
+  return (x.x > y.x ? 0xffffu : 0) | (x.y > y.y ? 0xffff0000u : 0);
 }
 template <bool kHigh = false>
 uint32_t e4m3ToHalves(uint32_t bytes) {
