@@ -8,12 +8,15 @@
 // * warps work alone, on 32 tokens at a time. The cache's layout is that of mma's fragments, and a warp copies to shared
 //   memory just what it reads itself, so warps never wait for each other, and blocks of tokens are always on their way;
 // * a block a multiprocessor, and runs of units that are alike in length (attention_decode_plan.h): whatever the lengths, all end together.
-//   Where a run's first units lie is in its record, so that copies begin after one load.
+//   Where a run's first units lie is in its record, so that copies begin after one load; what the next piece needs is asked for
+//   while warps are busy with the one before.
 //
 // A value's scale goes into its probability: with t = score + log₂ σ the numerators are 2^(t − max t), and
 // O = Σ p·(code − zero) / Σ 2^(score − max t). The zero points' share is one more row of the product.
 #pragma once
-#include "attention_decode_queries.cuh"
+#include <cstddef>
+
+#include "attention_decode_merge.cuh"
 
 namespace fireq {
 namespace decode {
@@ -25,6 +28,7 @@ struct Config {
   static_assert(kStages <= kFirstBlocks, "a run's record says where its first units lie");
   using Block = decode::Block<Layout>;
   using Sums = decode::Sums<Layout::kHeadDim, kQueries>;
+  using QueryRows = decode::QueryRows<Layout::kHeadDim, kQueries>;
   using Merges = decode::Merges<kWarps>;
   /// A warp's ring of units; what is left of its run's last piece takes its place.
   union Ring {
@@ -33,10 +37,11 @@ struct Config {
   };
   struct Shared {
     alignas(128) Ring rings[kWarps];
-    Sums early[kWarps];  // of a run's first piece, if it isn't the last
+    Sums early[kWarps];         // of a run's first piece, if it isn't the last
+    QueryRows queries[kWarps];  // of the next piece
     Merges merges;
     uint64_t full[kWarps][kStages];
-    bool last[2];  // of its crossing segments: this block has come last
+    uint64_t merged[kWarps + 1];  // all warps of a merge have left their sums
   };
   static constexpr int kPartialFloats = kQueries * (Layout::kHeadDim + 2);
 };
@@ -180,181 +185,115 @@ __device__ __forceinline__ void leave(typename C::Sums& sums, int tile, const Ru
   }
 }
 
-/// A warp's run of units: its copies, pieces and where each piece goes.
+/// A warp's run of units: its copies, pieces and where each piece goes. A lane has a word of the run's record.
 template <class C>
-__device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typename C::Shared& shared) {
+__device__ __forceinline__ void attendRun(const AttentionDecodeParams& p, typename C::Shared& shared, int word, int mergeWord) {
   using Block = typename C::Block;
   using Layout = typename C::Layout;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto& ring = shared.rings[warp];
+  auto& rows = shared.queries[warp];
   const uint32_t full = ptx::smemAddress(shared.full[warp]);
-  // A lane has a word of the record.
-  const int word = reinterpret_cast<const int*>(p.runs + blockIdx.x * C::kWarps + warp)[lane % (sizeof(Run) / 4)];
   if (lane == 0) {
     for (int i = 0; i < C::kStages; i++) ptx::barrierInit(full + i * 8, 1);
     ptx::barrierInitFence();
   }
   __syncwarp();
   const auto recorded = [&](int i) { return __shfl_sync(~0u, word, i); };
+  constexpr int kPiece = offsetof(Run, piece) / 4, kBlocks = offsetof(Run, blocks) / 4, kPieceWords = sizeof(Piece) / 4;
   const int pieces = recorded(0), units = recorded(2);
   const Piece* const run = p.pieces + recorded(1);
-  if (pieces == 0) return;
+  // The pieces behind the first one, four at a time.
+  const auto piecesFrom = [&](int i) { return i + lane / kPieceWords < pieces ? reinterpret_cast<const int*>(run + i)[lane] : 0; };
+  int pieceWords = piecesFrom(1);
   const auto fetch = [&](int unit, uint32_t block, int stage) {
     if (lane != 0 || unit >= units) return;
     ptx::barrierArriveExpect(full + stage * 8, Layout::kBlockBytes);
     ptx::copyBulk(ptx::smemAddress(&ring.blocks[stage]), p.cache + static_cast<size_t>(block) * Layout::kBlockBytes, Layout::kBlockBytes, full + stage * 8);
   };
-  ptx::waitForPrevious();
-#pragma unroll
-  for (int i = 0; i < C::kStages; i++) fetch(i, recorded(4 + i), i);
-  // Where units lie is looked up 32 at once, a lane each, long before.
-  const auto locate = [&](int unit) -> uint32_t {
-    if (unit >= units) return 0;
-    int i = 0;
-    while (i + 1 < pieces && unit >= run[i + 1].start) i++;
-    const int inSegment = run[i].first + unit - run[i].start;
-    const int page = p.pageTable[static_cast<size_t>(run[i].sequence) * p.pagesPerSequence + inSegment / kPageBlocks];
-    return (static_cast<uint32_t>(page) * p.keyHeads + run[i].keyHead) * kPageBlocks + inSegment % kPageBlocks;
+  int now = recorded(kPiece + lane % kPieceWords);  // the piece at hand, a word a lane
+  const auto piece = [&](size_t offset) { return __shfl_sync(~0u, now, offset / 4); };
+  const auto segmentOf = [&](int words, int at) {
+    return Segment<C::kQueries>(p, __shfl_sync(~0u, words, at), __shfl_sync(~0u, words, at + 1), __shfl_sync(~0u, words, at + 2));
   };
-  uint32_t window = locate(lane), nextWindow = locate(32 + lane);
+  using Copies = typename C::QueryRows::Copies;
+  const Copies queryCopies(p, segmentOf(now, 0));
+  queryCopies.prefetch();
+  // Tokens that aren't new are in the cache already, so these copies needn't wait for the launch before.
+  const int old = min(piece(offsetof(Piece, count)), (piece(offsetof(Piece, length)) - p.newTokens) / kKvBlockTokens - piece(offsetof(Piece, first)));
+  // All warps' first units, then all warps' others.
+  if (old > 0) fetch(0, recorded(kBlocks), 0);
+  beginMerges<C>(shared, mergeWord);
+#pragma unroll
+  for (int i = 1; i < C::kStages; i++)
+    if (i < old) fetch(i, recorded(kBlocks + i), i);
+  ptx::waitForPrevious();
+  if (pieces == 0) return;
+  queryCopies.ask(rows);
+#pragma unroll
+  for (int i = 0; i < C::kStages; i++)
+    if (i >= old) fetch(i, recorded(kBlocks + i), i);
+  // Where units lie that aren't in the record is looked up 32 at once, a lane each, long before.
+  struct Place {
+    int page, rest;
+  };
+  const auto locate = [&](int unit) {
+    int sequence = recorded(kPiece), keyHead = recorded(kPiece + 1), inSegment = recorded(kPiece + 4) + unit;
+    for (int i = 1; i < pieces && unit >= run[i].start; i++) sequence = run[i].sequence, keyHead = run[i].keyHead, inSegment = run[i].first + unit - run[i].start;
+    if (unit >= units) return Place{0, 0};
+    return Place{p.pageTable[static_cast<size_t>(sequence) * p.pagesPerSequence + inSegment / kPageBlocks], keyHead * kPageBlocks + inSegment % kPageBlocks};
+  };
+  uint32_t window = 0;
+  Place nextWindow = {0, 0};
   int unit = 0, stage = 0, parity = 0;
 #pragma unroll 1
   for (int i = 0; i < pieces; i++) {
-    const Piece piece = run[i];
-    const Segment<C::kQueries> segment(p, piece.sequence, piece.keyHead, piece.part);
     Queries<Block> queries[C::kTiles];
+    const int length = piece(offsetof(Piece, length));
+    rows.wait();
 #pragma unroll
-    for (int n = 0; n < C::kTiles; n++) queries[n] = loadQueries<Block>(p, segment, n, piece.length);
+    for (int n = 0; n < C::kTiles; n++) queries[n] = loadQueries<Block>(p, rows, segmentOf(now, 0), n, length);
+    __syncwarp();
+    if (i > 0 && i % 4 == 0) pieceWords = piecesFrom(i + 1);
+    if (i + 1 < pieces) Copies(p, segmentOf(pieceWords, i % 4 * kPieceWords)).ask(rows);
     Running<Block> running[C::kTiles] = {};
 #pragma unroll
     for (int n = 0; n < C::kTiles; n++) running[n].largest[0] = running[n].largest[1] = -kInfinity;
 #pragma unroll 1
-    for (int position = piece.first * kKvBlockTokens, end = position + piece.count * kKvBlockTokens; position < end; position += kKvBlockTokens) {
+    for (int position = piece(offsetof(Piece, first)) * kKvBlockTokens, end = position + piece(offsetof(Piece, count)) * kKvBlockTokens; position < end;
+         position += kKvBlockTokens) {
       ptx::barrierWait(full + stage * 8, parity);
       Block& block = ring.blocks[stage];
-      if (position + kKvBlockTokens + p.newTokens - 1 <= piece.length) {
-        attend<C, false>(block, queries, position, piece.length, running);
+      if (position + kKvBlockTokens + p.newTokens - 1 <= length) {
+        attend<C, false>(block, queries, position, length, running);
       } else {
-        block.clearValues(piece.length - position);
-        attend<C, true>(block, queries, position, piece.length, running);
+        block.clearValues(length - position);
+        attend<C, true>(block, queries, position, length, running);
       }
       __syncwarp();
-      const int next = unit + C::kStages;
-      if (next % 32 == 0) window = nextWindow, nextWindow = locate(next + 32 + lane);
-      fetch(next, __shfl_sync(~0u, window, next % 32), stage);
+      if (unit == 0 && units > kFirstBlocks) nextWindow = locate(kFirstBlocks + lane);
+      const int next = unit + C::kStages, ahead = next - kFirstBlocks;
+      uint32_t at = recorded((kBlocks + next) % 32);
+      if (ahead >= 0) {
+        if (ahead % 32 == 0) window = nextWindow.page * p.keyHeads * kPageBlocks + nextWindow.rest, nextWindow = locate(next + 32 + lane);
+        at = __shfl_sync(~0u, window, ahead % 32);
+      }
+      fetch(next, at, stage);
       unit++;
       if (++stage == C::kStages) stage = 0, parity ^= 1;
     }
+    const Segment<C::kQueries> segment = segmentOf(now, 0);
+    const int merge = piece(offsetof(Piece, merge));
 #pragma unroll
     for (int n = 0; n < C::kTiles; n++) {
       sumTotals(running[n]);
-      if (!piece.partial)
+      if (merge == 0)
         finish<C>(p, segment, n, running[n]);
       else
         leave<C>(i + 1 < pieces ? shared.early[warp] : ring.sums, n, running[n]);
     }
-  }
-}
-
-/// Of several sources of sums, in order: `largestOf(s)`, `totalOf(s)` and a lane's share of their rows.
-template <class C, class Largest, class Total, class Row>
-__device__ __forceinline__ void addUp(int sources, const Largest& largestOf, const Total& totalOf, const Row& rowOf, Share<C::Layout::kHeadDim>& sum,
-                                      float& largest, float& total) {
-  const int lane = threadIdx.x % 32;
-  largest = -kInfinity, total = 0.f, sum = {};
-  for (int s = lane; s < sources; s += 32) largest = fmaxf(largest, largestOf(s));
-#pragma unroll
-  for (int other = 1; other < 32; other *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, other));
-  const float base = largest == -kInfinity ? 0.f : largest;
-#pragma unroll 1
-  for (int first = 0; first < sources; first += 32) {
-    const int mine = first + lane;
-    const float factor = mine < sources ? ptx::exp2Fast(largestOf(mine) - base) : 0.f;
-    if (mine < sources) total += factor * totalOf(mine);
-    const int count = min(32, sources - first);
-#pragma unroll 4
-    for (int s = 0; s < count; s++) {
-      const float f = __shfl_sync(~0u, factor, s);
-      const Share<C::Layout::kHeadDim> row = rowOf(first + s);
-#pragma unroll
-      for (int k = 0; k < row.kCount; k++) sum.v[k] = fmaf(row.v[k], f, sum.v[k]);
-    }
-  }
-#pragma unroll
-  for (int other = 1; other < 32; other *= 2) total += __shfl_xor_sync(~0u, total, other);
-}
-
-/// Adds up what the block's warps have of each segment that isn't one warp's, and what blocks have of those that aren't one block's: the
-/// last block to come does.
-template <class C>
-__device__ __forceinline__ void merge(const AttentionDecodeParams& p, typename C::Shared& shared) {
-  using Row = Share<C::Layout::kHeadDim>;
-  constexpr int kD = C::Layout::kHeadDim;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, most = min(C::kQueries, p.group * p.newTokens);
-  const int count = shared.merges.count;
-  for (int i = warp; i < count * most; i += C::kWarps) {
-    const Merge& m = shared.merges.merges[i / most];
-    const int query = i % most;
-    const Segment<C::kQueries> segment(p, m.sequence, m.keyHead, m.part);
-    if (query >= segment.queries) continue;
-    const auto source = [&](int s) -> const typename C::Sums& {
-      return m.early && s == m.warps - 1 ? shared.early[m.firstWarp + s] : shared.rings[m.firstWarp + s].sums;
-    };
-    Row sum;
-    float largest, total;
-    addUp<C>(
-        m.warps, [&](int s) { return source(s).largest[query]; }, [&](int s) { return source(s).total[query]; },
-        [&](int s) { return reinterpret_cast<const Row*>(source(s).out[query])[lane]; }, sum, largest, total);
-    if (m.crossing < 0) {
-      storeOut(p, segment.row(p, query), sum, resultFactor<typename C::Block>(total));
-    } else {  // of each: [queries][headDim] sums, [queries] largest exponents, [queries] totals
-      float* const to = p.partial + static_cast<size_t>(m.slot) * C::kPartialFloats;
-#pragma unroll
-      for (int k = 0; k < Row::kCount; k++) __stcg(to + query * kD + lane * Row::kCount + k, sum.v[k]);
-      if (lane == 0) __stcg(to + C::kQueries * kD + query, largest), __stcg(to + C::kQueries * (kD + 1) + query, total);
-    }
-  }
-  // Segments that cross are the block's first and last ones.
-  const auto side = [&](int i) -> const Merge& { return shared.merges.merges[i == 0 ? 0 : count - 1]; };
-  const auto crosses = [&](int i) { return side(i).crossing >= 0 && (i == 0 || count > 1); };
-  if (!crosses(0) && !crosses(1)) return;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x < 2) {
-    const int i = threadIdx.x;
-    const Merge& m = side(i);
-    shared.last[i] = crosses(i) && atomicAdd(p.arrived + m.crossing, 1u) == static_cast<uint32_t>(m.slots) - 1;
-    if (shared.last[i]) p.arrived[m.crossing] = 0;
-  }
-  __syncthreads();
-  __threadfence();
-#pragma unroll 1
-  for (int i = 0; i < 2; i++) {
-    if (!shared.last[i]) continue;
-    const Merge& m = side(i);
-    const Segment<C::kQueries> segment(p, m.sequence, m.keyHead, m.part);
-    for (int query = warp; query < segment.queries; query += C::kWarps) {
-      const float* const from = p.partial + static_cast<size_t>(m.firstSlot) * C::kPartialFloats;
-      Row sum;
-      float largest, total;
-      addUp<C>(
-          m.slots, [&](int s) { return __ldcg(from + s * C::kPartialFloats + C::kQueries * kD + query); },
-          [&](int s) { return __ldcg(from + s * C::kPartialFloats + C::kQueries * (kD + 1) + query); },
-          [&](int s) {
-            Row row;
-            const float* const at = from + s * C::kPartialFloats + query * kD + lane * Row::kCount;
-            if constexpr (kD == 128) {
-              const float4 v = __ldcg(reinterpret_cast<const float4*>(at));
-              row.v[0] = v.x, row.v[1] = v.y, row.v[2] = v.z, row.v[3] = v.w;
-            } else {
-              const float2 v = __ldcg(reinterpret_cast<const float2*>(at));
-              row.v[0] = v.x, row.v[1] = v.y;
-            }
-            return row;
-          },
-          sum, largest, total);
-      storeOut(p, segment.row(p, query), sum, resultFactor<typename C::Block>(total));
-    }
+    if (merge > 0) comeToMerge<C>(shared, merge - 1);
+    if (i + 1 < pieces) now = __shfl_sync(~0u, pieceWords, i % 4 * kPieceWords + lane % kPieceWords);
   }
 }
 
@@ -367,12 +306,10 @@ __device__ __forceinline__ void attentionDecode(const AttentionDecodeParams& p) 
   extern __shared__ __align__(128) uint8_t memory[];
   auto& shared = *reinterpret_cast<typename C::Shared*>(memory);
   ptx::launchDependents();
+  // What there is to do, of a run's record a word a lane, of the block's merges a word a thread: the only loads that nothing hides.
+  const int word = reinterpret_cast<const int*>(p.runs + blockIdx.x * C::kWarps + threadIdx.x / 32)[threadIdx.x % 32];
   const int* const merges = reinterpret_cast<const int*>(static_cast<const typename C::Merges*>(p.merges) + blockIdx.x);
-  const int count = merges[0];
-  for (int i = threadIdx.x; i < static_cast<int>(sizeof(typename C::Merges) / 4); i += C::kThreads) reinterpret_cast<int*>(&shared.merges)[i] = merges[i];
-  attendRun<C>(p, shared);
-  if (count == 0) return;
-  __syncthreads();
+  attendRun<C>(p, shared, word, threadIdx.x < sizeof(typename C::Merges) / 4 ? merges[threadIdx.x] : 0);
   merge<C>(p, shared);
 }
 

@@ -9,19 +9,22 @@
 
 namespace fireq::decode {
 
-constexpr int kFirstBlocks = 8;
-
-struct Run {
-  int32_t pieces, firstPiece, units, unused;
-  uint32_t blocks[kFirstBlocks];  // where the first units lie: (page · keyHeads + keyHead) · 2 + half of the page
-};
-
 struct Piece {
   int32_t sequence, keyHead, part;  // part: which queries of the head's, in as many as the kernel takes
   int32_t start, first, count;      // units: of the run before it, of the segment before it, its own; none if the sequence is empty
   int32_t length;                   // of the sequence, with the new tokens
-  int32_t partial;                  // other runs have others of the segment: sums are left for a Merge, else the piece is the result
+  int32_t merge;                    // 0: the piece is all of its segment. Else its sums are left for the block's merge of this number, from 1 on
 };
+
+constexpr int kFirstBlocks = 20;
+
+/// As many words as a warp has lanes.
+struct Run {
+  int32_t pieces, firstPiece, units, unused;
+  Piece piece;                    // the first one
+  uint32_t blocks[kFirstBlocks];  // where the first units lie: (page · keyHeads + keyHead) · 2 + half of the page
+};
+static_assert(sizeof(Run) == 32 * 4);
 
 /// Adds up what a block's warps have of one segment.
 struct Merge {

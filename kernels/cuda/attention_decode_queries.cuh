@@ -17,7 +17,7 @@ struct AttentionDecodeParams {
   const void* merges;  // Merges [blocks]
   uint16_t* out;       // BF16 [sequences · newTokens, queryHeads, headDim]
   float* partial;      // [2 · blocks, queries · (headDim + 2)]: of segments that several blocks have
-  uint32_t* arrived;   // [blocks], zero before and after
+  uint32_t* arrived;   // [blocks, queries], zero before and after
   int queryHeads, keyHeads, group, newTokens, pagesPerSequence;  // group: query heads a key-value head
   float softmaxScale;
 };
@@ -36,12 +36,12 @@ struct Segment {
     queries = min(kQueries, p.group * p.newTokens - firstQuery);
   }
   __device__ __forceinline__ int token(const AttentionDecodeParams& p, int query) const {
-    return (firstQuery + query) / (p.group);
+    return p.newTokens == 1 ? 0 : (firstQuery + query) / p.group;  // mostly 0, and a quotient takes long
   }
   /// Where a query lies in q and out, in heads.
   __device__ __forceinline__ size_t row(const AttentionDecodeParams& p, int query) const {
-    const int group = p.group, index = firstQuery + query, token = index / group;
-    return (static_cast<size_t>(sequence) * p.newTokens + token) * p.queryHeads + keyHead * group + (index - token * group);
+    const int of = token(p, query);
+    return (static_cast<size_t>(sequence) * p.newTokens + of) * p.queryHeads + keyHead * p.group + (firstQuery + query - of * p.group);
   }
 };
 
@@ -55,12 +55,61 @@ struct Queries {
   float zero[2];                 // on a key's zero point: what it adds to a score; symmetric: what all add
 };
 
+/// A segment's queries on their way to registers. Rows are padded so that eight of them lie in different banks.
+template <int kHeadDim, int kQueries>
+struct QueryRows {
+  alignas(16) uint8_t codes[kQueries][kHeadDim + 16];
+  float scale[kQueries];
+
+  /// What a lane copies: found ahead of the launch before's end.
+  class Copies {
+   public:
+    __device__ __forceinline__ Copies(const AttentionDecodeParams& p, const Segment<kQueries>& segment) : queries_(segment.queries) {
+#pragma unroll
+      for (int k = 0; k < kCopies; k++) {
+        const int query = (threadIdx.x % 32 + 32 * k) / kRow;
+        codes_[k] = p.q + segment.row(p, query < queries_ ? query : 0) * kHeadDim;
+      }
+      const int query = threadIdx.x % 32;
+      scale_ = p.qScale + segment.row(p, query < queries_ ? query : 0);
+    }
+    /// Into the L2, ahead of all that is asked for next.
+    __device__ __forceinline__ void prefetch() const {
+#pragma unroll
+      for (int k = 0; k < kCopies; k++) ptx::prefetchL2(codes_[k] + threadIdx.x % kRow * 16);
+      ptx::prefetchL2(scale_);
+    }
+    /// By all lanes of a warp; `wait` once they are wanted.
+    __device__ __forceinline__ void ask(QueryRows& rows) const {
+      const int lane = threadIdx.x % 32;
+#pragma unroll
+      for (int k = 0; k < kCopies; k++) {
+        const int query = (lane + 32 * k) / kRow, at = lane % kRow * 16;
+        if (query < queries_) ptx::copyAsyncKept(ptx::smemAddress(&rows.codes[query][at]), codes_[k] + at);
+      }
+      if (lane < queries_) ptx::copyAsync4(ptx::smemAddress(&rows.scale[lane]), scale_);
+      ptx::copyCommit();
+    }
+
+   private:
+    static constexpr int kRow = kHeadDim / 16, kCopies = kQueries * kRow / 32;  // copies of 16 bytes, of a row and a lane
+    int queries_;
+    const uint8_t* codes_[kCopies];
+    const float* scale_;
+  };
+  static __device__ __forceinline__ void wait() {
+    ptx::copyWait<0>();
+    __syncwarp();
+  }
+};
+
 template <class Block, int kQueries>
-__device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParams& p, const Segment<kQueries>& segment, int tile, int length) {
+__device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParams& p, const QueryRows<Block::kHeadDim, kQueries>& rows,
+                                                      const Segment<kQueries>& segment, int tile, int length) {
   Queries<Block> queries;
   const int lane = threadIdx.x % 32, l = lane % 4, mine = tile * 8 + lane / 4;
   const bool used = mine < segment.queries;
-  const uint8_t* const from = p.q + segment.row(p, used ? mine : 0) * Block::kHeadDim;
+  const uint8_t* const from = rows.codes[mine];
   float sum = 0.f;
 #pragma unroll
   for (int s = 0; s < Block::kSteps; s++)
@@ -79,7 +128,7 @@ __device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParam
   for (int e = 0; e < 2; e++) {
     const int query = tile * 8 + 2 * l + e;
     const bool exists = query < segment.queries;
-    const float scale = exists ? p.qScale[segment.row(p, query)] * p.softmaxScale * kLog2e : 0.f;
+    const float scale = exists ? rows.scale[query] * p.softmaxScale * kLog2e : 0.f;
     queries.visible[e] = exists ? length - (p.newTokens - 1 - segment.token(p, query)) : 0;
     queries.scale[e] = scale / Block::kUnit;
     queries.zero[e] = -scale * __shfl_sync(~0u, sum, (2 * l + e) * 4) * (Block::kFormat == KvFormat::kInt4Symmetric ? 8.f : 1.f);
@@ -102,26 +151,10 @@ struct Sums {
   float largest[kQueries], total[kQueries];
 };
 
-/// A lane's share of a row of sums.
-template <int kHeadDim>
-struct alignas(kHeadDim / 8) Share {
-  static constexpr int kCount = kHeadDim / 32;
-  float v[kCount];
-};
-
-template <int kHeadDim>
-__device__ __forceinline__ void storeOut(const AttentionDecodeParams& p, size_t row, const Share<kHeadDim>& sum, float factor) {
-  uint32_t* const to = reinterpret_cast<uint32_t*>(p.out + row * kHeadDim) + threadIdx.x % 32 * (kHeadDim / 64);
-  if constexpr (kHeadDim == 128)
-    *reinterpret_cast<uint2*>(to) = make_uint2(ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor), ptx::packBf16(sum.v[2] * factor, sum.v[3] * factor));
-  else
-    *to = ptx::packBf16(sum.v[0] * factor, sum.v[1] * factor);
-}
-
 /// From sums to results.
 template <class Block>
 __device__ __forceinline__ float resultFactor(float total) {
-  return total > 0.f ? 1 / (Block::kUnit * kLargestNumerator) / total : 0.f;
+  return total > 0.f ? 1 / (Block::kUnit * kLargestNumerator) * ptx::reciprocal(total) : 0.f;
 }
 
 }  // namespace decode

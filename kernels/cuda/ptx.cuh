@@ -170,6 +170,13 @@ __device__ __forceinline__ void storeRelease(uint32_t* to, uint32_t v) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
 }
 
+/// → what was there. After what the thread has written or seen others write, and before what it reads next.
+__device__ __forceinline__ uint32_t addInOrder(uint32_t* to, uint32_t v) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(v) : "memory");
+  return before;
+}
+
 __device__ __forceinline__ uint32_t loadAcquire(const uint32_t* from) {
   uint32_t v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
@@ -354,6 +361,10 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
 /// 16 bytes, global → shared, past the L1.
 __device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/// The same through the L1, where others find it.
+__device__ __forceinline__ void copyAsyncKept(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 /// 4 bytes.
 __device__ __forceinline__ void copyAsync4(uint32_t to, const void* from) {

@@ -56,7 +56,7 @@ class Decode:
         parts = -(-(heads // key_heads * width) // kernel.queries)
         self.runs, self.merges, self.pieces = (t.cuda() for t in plan(lengths, pages, key_heads, parts, self.blocks, kernel.threads // 32))
         self.partial = torch.full((2 * self.blocks * kernel.partial_bytes // 4,), float("nan"), device="cuda")
-        self.arrived = torch.zeros(self.blocks, dtype=torch.int32, device="cuda")
+        self.arrived = torch.zeros(self.blocks * kernel.queries, dtype=torch.int32, device="cuda")
 
     def launch(self, q, q_scale, cache, table, out, dependent=False):
         heads, key_heads, width = self.sizes

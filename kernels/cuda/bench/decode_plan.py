@@ -3,7 +3,7 @@ import math
 
 import torch
 
-RUN, PIECE, MERGE, FIRST = 12, 8, 12, 8
+RUN, PIECE, MERGE, FIRST = 32, 8, 12, 20
 
 
 def whole_segments(starts, blocks):
@@ -24,12 +24,27 @@ def cut_runs(starts, blocks, warps):
     total = starts[-1]
     used = max(1, min(blocks, total // warps))
     ends = whole_segments(starts, used) or [(2 * (b + 1) * total + used) // (2 * used) for b in range(used)]
-    cuts, start = [total] * (blocks * warps + 1), 0
+    cuts, start, segment = [total] * (blocks * warps + 1), 0, 0
     for b, end in enumerate(ends):
-        for w in range(warps):
-            cuts[b * warps + w] = start + min(end - start, max(w, (2 * (end - start) * w + warps) // (2 * warps)))
+        while starts[segment] < start:
+            segment += 1
+        most = max(1, (end - start) // warps - 1)
+        while not (found := fill_runs(starts, segment, start, end, most, warps)):
+            most += 1
+        cuts[b * warps:(b + 1) * warps] = found
         start = end
     return cuts
+
+
+def fill_runs(starts, segment, start, end, most, warps):
+    """Where a block's runs begin if each takes `most` units; None if that isn't all."""
+    at, cuts = start, []
+    for _ in range(warps):
+        cuts.append(at)
+        while starts[segment] < at:
+            segment += 1
+        at = min(end, at + most + int(starts[segment] == at))
+    return cuts if at == end else None
 
 
 def plan(lengths, pages, key_heads, parts, blocks, warps):
@@ -57,7 +72,7 @@ def plan(lengths, pages, key_heads, parts, blocks, warps):
             if starts[segment + 1] > end:
                 break
             segment += 1
-        runs.append([len(pieces) - first_piece, first_piece, units, 0] + places + [0] * (FIRST - len(places)))
+        runs.append([len(pieces) - first_piece, first_piece, units, 0] + [0] * PIECE + places + [0] * (FIRST - len(places)))
     merges = [[] for _ in range(blocks)]
     group, name, crossing, slot = [], None, 0, 0
 
@@ -84,7 +99,11 @@ def plan(lengths, pages, key_heads, parts, blocks, warps):
                 merges[v // warps].append(group[-1])
             group[-1][4] += 1
             group[-1][5] = int(i + 1 < count)
+            piece[7] = len(merges[v // warps])
     end_group()
+    for run in runs:
+        if run[0]:
+            run[4:4 + PIECE] = pieces[run[1]]
     table = torch.zeros(blocks, 4 + (warps + 1) * MERGE, dtype=torch.int32)
     for b, found in enumerate(merges):
         table[b, 0] = len(found)

@@ -39,7 +39,7 @@ int main(int count, char** arguments) {
   const auto [queryHeads, keyHeads, group, newTokens, pagesPerSequence, blocks, rows] = sizes;
   std::vector<uint16_t> out(static_cast<size_t>(rows) * queryHeads * HEAD_DIM, 0xffff);
   std::vector<float> partial(2 * static_cast<size_t>(blocks) * Config::kPartialFloats, NAN);
-  std::vector<uint32_t> arrived(blocks);
+  std::vector<uint32_t> arrived(static_cast<size_t>(blocks) * Config::kQueries);
   params = {parts[0], reinterpret_cast<float*>(parts[1]), parts[2], reinterpret_cast<int32_t*>(parts[3]), reinterpret_cast<decode::Run*>(parts[4]),
             reinterpret_cast<decode::Piece*>(parts[5]), parts[6], out.data(), partial.data(), arrived.data(), queryHeads, keyHeads, group,
             newTokens, pagesPerSequence, softmaxScale};
@@ -47,6 +47,7 @@ int main(int count, char** arguments) {
   for (int block = 0; block < blocks; block++) {
     std::memset(memory, 0xff, sizeof memory);
     ptx::barriers.clear();
+    ptx::asyncCopies.clear();
     emulation::runBlock(block, Config::kThreads, entry);
   }
   for (uint32_t flag : arrived)

@@ -57,10 +57,32 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
   barriers.at(barrier).bytes -= bytes;
   barriers.at(barrier).endIfComplete();
 }
+/// A thread's copies: they arrive when it waits for them or has them arrive at a barrier.
+struct AsyncCopy {
+  uint32_t to;
+  const void* from;
+  uint32_t bytes;
+};
+inline std::map<int, std::vector<AsyncCopy>> asyncCopies;
+inline void copyAsync(uint32_t to, const void* from) {
+  if (to % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulation::fail("an asynchronous copy that isn't aligned");
+  asyncCopies[emulation::current->index].push_back({to, from, 16});
+}
+inline void copyAsyncKept(uint32_t to, const void* from) { copyAsync(to, from); }
+inline void copyAsync4(uint32_t to, const void* from) { asyncCopies[emulation::current->index].push_back({to, from, 4}); }
+inline void copyCommit() {}
+template <int kLeft>
+void copyWait() {
+  static_assert(kLeft == 0);
+  auto& copies = asyncCopies[emulation::current->index];
+  for (const auto& copy : copies) std::memcpy(memory + copy.to, copy.from, copy.bytes);
+  copies.clear();
+}
+inline void copyAsyncArrive(uint32_t barrier) {
+  copyWait<0>();
+  barrierArrive(barrier);
+}
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
-inline void copyAsync(uint32_t to, const void* from) { std::memcpy(memory + to, from, 16); }
-inline void copyAsync4(uint32_t to, const void* from) { std::memcpy(memory + to, from, 4); }
-inline void copyAsyncArrive(uint32_t barrier) { barrierArrive(barrier); }
 inline void storeCommit() {}
 template <int kPending>
 void storeWait() {}
@@ -71,6 +93,7 @@ template <int kRegisters>
 void shrinkRegisters() {}
 inline void storeGlobal16(void* to, uint4 v) { std::memcpy(to, &v, 16); }
 inline void prefetchL2(const void*) {}
+inline uint32_t addInOrder(uint32_t* to, uint32_t v) { return (*to += v) - v; }
 inline void launchDependents() {}
 inline void waitForPrevious() {}
 

@@ -20,7 +20,10 @@ interface Attend {
 
 export interface AttendDecode extends Attend {
   readonly batch: DecodeBatch
-  /** See LaunchShape. Default: false. */
+  /**
+   * See LaunchShape. The batch's tables and tokens that aren't new are then read before the kernel before it has ended: they must have
+   * been there when the batch was updated last. Default: false.
+   */
   readonly dependent?: boolean
 }
 

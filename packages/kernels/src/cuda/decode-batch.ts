@@ -107,7 +107,7 @@ export class DecodeBatch implements Handle {
       positions: sequences * newTokens * 4,
       slots: sequences * newTokens * 4,
       partial: 2 * shape.blocks * info.bytes,
-      arrived: shape.blocks * 4,
+      arrived: shape.blocks * info.queries * 4,
     }
     const buffers = allocateAll(stream, sizes, what)
     stream.fill(buffers.arrived, 0, what)

@@ -6,11 +6,12 @@ const PAGE_UNITS = 2
 const SEGMENT_COST = 1
 /** How much longer than the mean a block's work may be where that keeps segments in one piece. */
 const SLACK = 1.04
-const FIRST_BLOCKS = 8
+const FIRST_BLOCKS = 20
 
 /** Sizes of the records, in 32-bit words. */
-export const RUN_WORDS: number = 4 + FIRST_BLOCKS
 export const PIECE_WORDS = 8
+const RUN_HEAD = 4 + PIECE_WORDS
+export const RUN_WORDS: number = RUN_HEAD + FIRST_BLOCKS
 const MERGE_WORDS = 12
 
 export interface DecodeShape {
@@ -78,7 +79,7 @@ export function planDecode(sequences: readonly DecodeSequence[], shape: DecodeSh
       if (taken > 0 || (all === 0 && starts[segment]! >= from)) {
         const { length, pages } = sequences[sequence]!
         const [keyHead, part] = [Math.floor((segment % perSequence) / parts), segment % parts]
-        const run = v * RUN_WORDS + 4
+        const run = v * RUN_WORDS + RUN_HEAD
         for (let i = 0; i < taken && units + i < FIRST_BLOCKS; i++) {
           const unit = first + i
           plan.runs[run + units + i] =
@@ -95,6 +96,10 @@ export function planDecode(sequences: readonly DecodeSequence[], shape: DecodeSh
     plan.runs.set([pieces - firstPiece, firstPiece, units, 0], v * RUN_WORDS)
   }
   planMerges(plan, warps)
+  for (let at = 0; at < plan.runs.length; at += RUN_WORDS) {
+    const first = plan.runs[at + 1]! * PIECE_WORDS
+    if (plan.runs[at]! > 0) plan.runs.set(plan.pieces.subarray(first, first + PIECE_WORDS), at + 4)
+  }
   return { ...plan, pieces: plan.pieces.subarray(0, pieces * PIECE_WORDS) }
 }
 
@@ -129,6 +134,7 @@ function planMerges({ runs, merges, pieces }: DecodePlan, warps: number): void {
       }
       merge[4]!++
       merge[5] = Number(i + 1 < count)
+      piece[7] = merges[block * words]! // the block's last one so far
     }
   }
   endGroup()
@@ -141,14 +147,36 @@ function cutRuns(starts: Float64Array, blocks: number, warps: number): Float64Ar
   const ends =
     wholeSegments(starts, used) ?? Array.from({ length: used }, (_, b) => Math.round(((b + 1) * total) / used))
   const cuts = new Float64Array(blocks * warps + 1).fill(total)
-  let from = 0
+  let [from, segment] = [0, 0]
   for (const [b, to] of ends.entries()) {
-    const length = to - from
-    for (let w = 0; w < warps; w++)
-      cuts[b * warps + w] = from + Math.min(length, Math.max(w, Math.round((length * w) / warps)))
+    const block = cuts.subarray(b * warps, (b + 1) * warps)
+    while (starts[segment]! < from) segment++
+    let most = Math.max(1, Math.floor((to - from) / warps) - SEGMENT_COST)
+    while (!fillRuns(block, starts, segment, from, to, most)) most++
     from = to
   }
   return cuts
+}
+
+/**
+ * Where a block's runs begin if each takes `most` units: every run begins a piece, so only further segments' beginnings count as
+ * units. `segment` is the first that begins in the block. → whether that is all of the block's work.
+ */
+function fillRuns(
+  cuts: Float64Array,
+  starts: Float64Array,
+  segment: number,
+  from: number,
+  to: number,
+  most: number,
+): boolean {
+  let at = from
+  for (let w = 0; w < cuts.length; w++) {
+    cuts[w] = at
+    while (starts[segment]! < at) segment++
+    at = Math.min(to, at + most + (starts[segment] === at ? SEGMENT_COST : 0))
+  }
+  return at === to
 }
 
 /** Ends of blocks' work if none has a piece of a segment; undefined if that's more than SLACK longer. */

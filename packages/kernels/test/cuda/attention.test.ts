@@ -239,7 +239,7 @@ describeKernels('attention on a pretended GPU', () => {
       }
       const none = { pages: [], length: 0 }
       expect(await contents(pageTable)).toEqual(new Array(24).fill(-1))
-      expect(await contents(arrived)).toEqual(new Array(132).fill(0))
+      expect(await contents(arrived)).toEqual(new Array(132 * batch.kernel.info.queries).fill(0))
       expect(await contents(batch.slots)).toEqual(new Array(6).fill(-1))
       await planned(plan([]))
       const op = { batch, layer: 0, ...operands(6, 8) }

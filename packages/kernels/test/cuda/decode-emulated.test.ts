@@ -53,6 +53,7 @@ const cases: Readonly<Record<number, readonly Case[]>> = {
     { heads: 4, keyHeads: 2, newTokens: 1, lengths: [64, 33, 0, 1, 31, 130], blocks: 3 },
     { heads: 8, keyHeads: 1, newTokens: 1, lengths: [1300], blocks: 2, kind: 'huge token' },
     { heads: 4, keyHeads: 2, newTokens: 2, lengths: [2, 900, 3, 1500], blocks: 1 },
+    { heads: 4, keyHeads: 2, newTokens: 1, lengths: Array.from({ length: 60 }, (_, i) => (i * 7) % 40), blocks: 1 }, // many pieces a run
   ],
   16: [
     { heads: 20, keyHeads: 2, newTokens: 1, lengths: [40, 0, 65], blocks: 2 },

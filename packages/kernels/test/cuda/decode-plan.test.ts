@@ -31,9 +31,7 @@ function follow(plan: DecodePlan, shape: DecodeShape, lengths: readonly number[]
     const places: number[] = []
     for (let i = 0; i < count; i++) {
       const at = (firstPiece + i) * PIECE_WORDS
-      const [sequence, head, part, start, first, taken, length, partial] = [
-        ...plan.pieces.subarray(at, at + PIECE_WORDS),
-      ]
+      const [sequence, head, part, start, first, taken, length, merge] = [...plan.pieces.subarray(at, at + PIECE_WORDS)]
       const name = `${sequence},${head},${part}`
       expect(start).toBe(places.length)
       expect(length).toBe(lengths[sequence!])
@@ -42,7 +40,7 @@ function follow(plan: DecodePlan, shape: DecodeShape, lengths: readonly number[]
       for (let unit = first!; unit < first! + taken!; unit++) {
         places.push((pages[sequence!]![unit >> 1]! * keyHeads + head!) * 2 + (unit & 1))
       }
-      if (partial === 0) {
+      if (merge === 0) {
         expect(whole.has(name)).toBe(false)
         expect(taken).toBe(Math.ceil(length! / UNIT))
         whole.add(name)
@@ -50,11 +48,18 @@ function follow(plan: DecodePlan, shape: DecodeShape, lengths: readonly number[]
       }
       // Its sums have one of two places: none between a run's first and last piece may have any.
       expect(i === 0 || i === count - 1).toBe(true)
-      const source = { block: Math.floor(v / warps), warp: v % warps, early: i < count - 1 }
+      const block = Math.floor(v / warps)
+      const mergeAt = block * mergesWords(warps) + 4 + (merge! - 1) * MERGE
+      expect([...plan.merges.subarray(mergeAt, mergeAt + 3)]).toEqual([sequence, head, part])
+      const source = { block, warp: v % warps, early: i < count - 1 }
       sources.set(name, [...(sources.get(name) ?? []), source])
     }
     expect(units).toBe(places.length)
-    expect([...plan.runs.subarray(v * RUN_WORDS + 4, (v + 1) * RUN_WORDS)].slice(0, units)).toEqual(places.slice(0, 8))
+    const record = [...plan.runs.subarray(v * RUN_WORDS + 4, (v + 1) * RUN_WORDS)]
+    const pieceAt = firstPiece * PIECE_WORDS
+    if (count > 0)
+      expect(record.slice(0, PIECE_WORDS)).toEqual([...plan.pieces.subarray(pieceAt, pieceAt + PIECE_WORDS)])
+    expect(record.slice(PIECE_WORDS).slice(0, units)).toEqual(places.slice(0, 20))
     runUnits.push(units)
   }
   return { done, sources, whole, runUnits }
