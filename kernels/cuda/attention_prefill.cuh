@@ -11,8 +11,8 @@
 #pragma once
 #include <cstdint>
 
+#include "attention_prefill_feed.cuh"
 #include "attention_prefill_softmax.cuh"
-#include "attention_prefill_tiles.cuh"
 #include "kv_layout.cuh"
 #include "ptx.cuh"
 #include "ring.cuh"
@@ -21,161 +21,48 @@
 
 namespace fireq {
 
-struct AttentionPrefillParams {
-  const uint8_t* q;        // E4M3 [tokens, queryHeads, headDim]
-  const float* qScale;     // [tokens, queryHeads]
-  const uint8_t* decoded;  // [tiles, keyHeads] DecodedTile: each sequence's tiles follow each other
-  // Of each head, up to 128 new tokens of a sequence, those that see most first: the sequence's first tile, the first query's row in q
-  // as [tokens · queryHeads, headDim], queries, and how many tokens of the sequence the first one sees (the next one sees one more, …).
-  // A piece ends where a tile does, if not before: so the last tile alone has tokens that some of its queries don't see.
-  const int4* work;
-  uint16_t* out;           // BF16 [tokens, queryHeads, headDim]
-  int workCount, queryHeads, keyHeads;
-  float softmaxScale;
-};
-
-enum class Overlap {
-  kNone,    // a warpgroup's products and softmax follow each other
-  kValues,  // the product with values runs under the softmax
-  kBoth,    // and so does the next product with keys
-};
-
-template <int kHeadDim_, int kStages_, Overlap kOverlap_>
-struct AttentionPrefillConfig {
-  static constexpr int kHeadDim = kHeadDim_;
-  static constexpr int kStages = kStages_;
-  static constexpr Overlap kOverlap = kOverlap_;
-  static constexpr int kWarpgroups = 2, kRows = 64;
-  static constexpr int kThreads = (kWarpgroups + 1) * 128;
-};
-
 namespace prefill {
 
-/// A block's work: back and forth through the grid, so that all blocks get as much.
-struct Walk {
-  const AttentionPrefillParams& p;
-  int step = 0;
-  int4 work;
-
-  __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load(0)) {}
-  __device__ __forceinline__ int index(int at) const { return at * gridDim.x + (at % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
-  __device__ __forceinline__ bool exists(int at) const { return index(at) < p.workCount; }
-  __device__ __forceinline__ bool done() const { return !exists(step); }
-  __device__ __forceinline__ int4 load(int at) const { return exists(at) ? __ldg(p.work + index(at)) : int4{}; }
-  __device__ __forceinline__ void next() {
-    work = load(++step);
-  }
-  __device__ __forceinline__ int keyTiles() const { return (work.w + work.z - 1 + kKeys - 1) / kKeys; }  // that the last query sees
-};
-
-template <class C>
-struct Shared {
-  alignas(1024) uint8_t keys[C::kStages][kKeys * kHeadDim];
-  alignas(1024) uint8_t values[C::kStages][C::kHeadDim * kKeys];
-  TileScales scales[2][C::kStages];  // by parity too: a tile of keys is released before its softmax is done
-  alignas(128) uint8_t rows[C::kWarpgroups * 4][16][C::kHeadDim * 2 + 16];  // results of a warp, spread over the banks
-  alignas(8) uint64_t keysFull[C::kStages], keysEmpty[C::kStages], valuesFull[C::kStages], valuesEmpty[C::kStages];
-};
-
-/// One thread's part of fetching: keys with their scales, or values.
-template <class C, bool kValues>
-__device__ __forceinline__ void fetchTiles(const AttentionPrefillParams& p, Shared<C>& shared) {
-  const uint32_t full = ptx::smemAddress(kValues ? shared.valuesFull : shared.keysFull);
-  const uint32_t empty = ptx::smemAddress(kValues ? shared.valuesEmpty : shared.keysEmpty);
-  constexpr uint32_t kTileBytes = kValues ? C::kHeadDim * kKeys : kKeys * kKeyRow, kScaleBytes = sizeof(TileScales);
-  Ring<C::kStages> ring;
-  for (Walk walk(p); !walk.done(); walk.next()) {
-    const int keyHead = walk.work.y % p.queryHeads / (p.queryHeads / p.keyHeads);
-    const auto* const tiles = reinterpret_cast<const DecodedTile<C::kHeadDim>*>(p.decoded) + static_cast<size_t>(walk.work.x) * p.keyHeads + keyHead;
-#pragma unroll 1
-    for (int tile = 0; tile < walk.keyTiles(); tile++, ring.advance()) {
-      const DecodedTile<C::kHeadDim>& from = tiles[static_cast<size_t>(tile) * p.keyHeads];
-      const uint32_t barrier = full + ring.stage * 8;
-      ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
-      ptx::barrierArriveExpect(barrier, kValues ? kTileBytes : kTileBytes + kScaleBytes);
-      ptx::copyBulk(ptx::smemAddress(kValues ? shared.values[ring.stage] : shared.keys[ring.stage]), kValues ? from.values : from.keys, kTileBytes, barrier);
-      if (!kValues) ptx::copyBulk(ptx::smemAddress(&shared.scales[ring.parity][ring.stage]), &from.scales, kScaleBytes, barrier);
+/// A lane's rows of queries (row and row + 8; a quarter of the channels) → A operands of steps of 32 channels, in the order of decoded
+/// keys. from: the first row's queries in shared memory.
+template <int kHeadDim>
+__device__ __forceinline__ void loadQueries(uint32_t (&q)[kHeadDim / 32][4], uint32_t from, uint32_t pitch) {
+  const int lane = ptx::threadNumber() % 4;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    // Channels 8 (4s + h) … + 7, and 16 more, by h. Heads of 128: s is lane; of 64, where a lane has one h: s is lane % 2.
+    uint2 low[2], high[2];
+    const uint32_t row = from + r * 8 * pitch;
+    if constexpr (kHeadDim == 128) {
+      const uint4 a = ptx::loadShared16(row + lane * 32), b = ptx::loadShared16(row + lane * 32 + 16);
+      low[0] = {a.x, a.y}, low[1] = {a.z, a.w}, high[0] = {b.x, b.y}, high[1] = {b.z, b.w};
+    } else {
+      const uint32_t mine = row + (lane % 2 * 4 + lane / 2) * 8;
+      low[0] = ptx::loadShared8(mine), high[0] = ptx::loadShared8(mine + 16);
     }
+#pragma unroll
+    for (int step = 0; step < kHeadDim / 32; step++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        // Heads of 128: l is the step, half is h; of 64: l = 2 · step + half.
+        const int l = kHeadDim == 128 ? step : 2 * step + half, at = kHeadDim == 128 ? half : 0;
+        const uint2 a = low[at], b = high[at];
+        q[step][2 * half + r] = ptx::permute(l / 2 ? a.y : a.x, l / 2 ? b.y : b.x, l % 2 ? 0x7362 : 0x5140);
+      }
   }
 }
 
-}  // namespace prefill
-
-template <class C>
-constexpr int kAttentionPrefillSharedBytes = sizeof(prefill::Shared<C>) + 1024;  // the kernel aligns its base
-
-namespace prefill {
-
-/// A lane's channels (a quarter) of its two rows of queries, on their way.
+/// BF16 rows from a warp's accumulators, 16 rows, into shared memory.
 template <int kHeadDim>
-struct FetchedQueries {
-  static constexpr int kSteps = kHeadDim / 32;
-  // Channels 8 (4s + h) … + 7, and 16 more, by h. Heads of 128: s is lane % 4; of 64, where a lane has one h: s is lane % 2.
-  uint2 low[2][kSteps / 2], high[2][kSteps / 2];
-  float scale[2];
-
-  __device__ __forceinline__ void fetch(const AttentionPrefillParams& p, const int4& work, int row) {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const size_t at = work.y + static_cast<size_t>(min(row + 8 * r, work.z - 1)) * p.queryHeads;
-      const uint8_t* const from = p.q + at * kHeadDim;
-      const int lane = threadIdx.x % 4;
-      if constexpr (kHeadDim == 128) {
-        const uint4* const both = reinterpret_cast<const uint4*>(from) + lane * 2;
-        const uint4 a = __ldg(both), b = __ldg(both + 1);
-        low[r][0] = {a.x, a.y}, low[r][1] = {a.z, a.w}, high[r][0] = {b.x, b.y}, high[r][1] = {b.z, b.w};
-      } else {
-        const uint2* const mine = reinterpret_cast<const uint2*>(from) + lane % 2 * 4 + lane / 2;
-        low[r][0] = __ldg(mine), high[r][0] = __ldg(mine + 2);
-      }
-      scale[r] = __ldg(p.qScale + at);
-    }
-  }
-  /// Into the L2: of each row its thread's part.
-  static __device__ __forceinline__ void prefetch(const AttentionPrefillParams& p, const int4& work) {
-    const int row = threadIdx.x % 256 / 2;
-    if (row < work.z)
-      ptx::prefetchL2(p.q + (work.y + static_cast<size_t>(row) * p.queryHeads) * kHeadDim + threadIdx.x % 2 * (kHeadDim / 2));
-  }
-  /// → A operands of steps of 32 channels, in the order of decoded keys.
-  __device__ __forceinline__ void arrange(uint32_t (&q)[kSteps][4]) const {
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-      for (int step = 0; step < kSteps; step++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          // Heads of 128: l is the step, half is h; of 64: l = 2 · step + half.
-          const int l = kHeadDim == 128 ? step : 2 * step + half, at = kHeadDim == 128 ? half : 0;
-          const uint2 a = low[r][at], b = high[r][at];
-          q[step][2 * half + r] = ptx::permute(l / 2 ? a.y : a.x, l / 2 ? b.y : b.x, l % 2 ? 0x7362 : 0x5140);
-        }
-  }
-};
-
-/// BF16 rows from a warp's accumulators, 16 rows, by way of `staged`. to: the first row; others follow in `stride` elements; `rows` of
-/// them exist.
-template <int kHeadDim>
-__device__ __forceinline__ void storeRows(const float (&o)[kHeadDim / 2], const float (&factor)[2], uint32_t staged, uint16_t* to, size_t stride, int rows) {
-  constexpr uint32_t kPitch = kHeadDim * 2 + 16;
+__device__ __forceinline__ void stageRows(const float (&o)[kHeadDim / 2], const float (&factor)[2], uint32_t to, uint32_t pitch) {
   const int lane = threadIdx.x % 32;
-  __syncwarp();
+  to += lane % 16 * pitch + lane / 16 * 16;
 #pragma unroll
   for (int k = 0; k < kHeadDim / 16; k++) {
     uint32_t w[4];  // rows, rows + 8; the next 8 channels
 #pragma unroll
     for (int i = 0; i < 4; i++) w[i] = ptx::packBf16(o[8 * k + 2 * i] * factor[i % 2], o[8 * k + 2 * i + 1] * factor[i % 2]);
-    ptx::storeMatrices(staged + lane % 16 * kPitch + k * 32 + lane / 16 * 16, w[0], w[1], w[2], w[3]);
-  }
-  __syncwarp();
-  constexpr int kLanes = kHeadDim / 8, kAtOnce = 32 / kLanes;  // of a row; rows
-  const int first = lane / kLanes, part = lane % kLanes;
-  to += first * stride + part * 8;
-  const uint32_t from = staged + first * kPitch + part * 16;
-#pragma unroll
-  for (int k = 0; k < 16; k += kAtOnce, to += kAtOnce * stride) {
-    const uint4 v = ptx::loadShared16(from + k * kPitch);
-    if (k + first < rows) *reinterpret_cast<uint4*>(to) = v;
+    ptx::storeMatrices(to + k * 32, w[0], w[1], w[2], w[3]);
   }
 }
 
@@ -197,8 +84,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   uint32_t q[kSteps][4];
   // Of tiles in turns: scores, and probabilities.
   uint32_t a[kScores], b[kScores], pa[4][4], pb[4][4];
-  float o[kOutputs];
-  FetchedQueries<kHeadDim> fetched;
+  float o[kOutputs], queryScale[2];
 
   // All that the products take is in its registers before the first one begins.
   const auto begin = [&](uint32_t (&s)[kScores], uint32_t (&probabilities)[4][4]) {
@@ -217,10 +103,10 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     for (int step = 0; step < kSteps; step++) wgmma::e4m3ToHalves(s, q[step], wgmma::descriptor(keys + keyRing.stage * kKeyTile + 2 * step), step > 0);
     wgmma::commit();
   };
-  const auto multiplyValues = [&](uint32_t (&probabilities)[4][4], int accumulate) {
+  const auto multiplyValues = [&](uint32_t (&probabilities)[4][4], int accumulate, bool both = true) {
 #pragma unroll
     for (int step = 0; step < 4; step++)
-      wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + 2 * step), step > 0 || accumulate);
+      if (step < 2 || both) wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + 2 * step), step > 0 || accumulate);
     wgmma::commit();
   };
   const auto leaveKeys = [&] {  // their scales are looked at later
@@ -233,8 +119,28 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     if (lane == 0) ptx::barrierArrive(valuesEmpty + valueRing.stage * 8);
     valueRing.advance();
   };
-  /// What s must not see of the tile whose first token is `position`: the last one.
-  const auto hide = [&](uint32_t (&s)[kScores], int position, int visible) { mask(s, visible + rowOfLane() - position - lane % 4 * 2); };
+  /// Hides what no row's query of the last tile may see; position: its first token, visible: what the item's first query sees, both: whether
+  /// the tile's second half is looked at.
+  const auto hide = [&](uint32_t (&s)[kScores], int position, int visible, bool both) {
+    const int first = visible + rowOfLane() - position;
+    if (__any_sync(~0u, first < kKeys / 2)) mask<0, kKeys / 16>(s, first - lane % 4 * 2);
+    if (both) mask<kKeys / 16, kKeys / 8>(s, first - lane % 4 * 2);
+  };
+  /// The next item, whose queries take their registers. It has none if there is no such item.
+  int parity = 0;  // of the item's barriers
+  const auto takeQueries = [&] {
+    const Queries<C>& from = shared.queries[group];
+    const int row = rowOfLane() % C::kRows;
+    ptx::barrierWait(ptx::smemAddress(shared.queriesFull + group), parity);
+    const uint4 work = ptx::loadShared16(ptx::smemAddress(&from.work));
+    loadQueries<kHeadDim>(q, ptx::smemAddress(from.rows[row]), from.kPitch);
+#pragma unroll
+    for (int h = 0; h < 2; h++) queryScale[h] = ptx::loadSharedFloat(ptx::smemAddress(from.scales + row + 8 * h));
+    __syncwarp();
+    if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.queriesEmpty + group));
+    parity ^= 1;
+    return int4{static_cast<int>(work.x), static_cast<int>(work.y), static_cast<int>(work.z), static_cast<int>(work.w)};
+  };
   /// s, the tile's scores, become probabilities, while `next` become the next tile's scores and the last tile's probabilities meet its values.
   const auto turn = [&](int tile, uint32_t (&s)[kScores], uint32_t (&next)[kScores], uint32_t (&last)[4][4], uint32_t (&probabilities)[4][4]) {
     waitForKeys();
@@ -251,27 +157,22 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
   };
 
   const uint32_t nothing = p.workCount < 0;
-  Walk walk(p);
-  if (walk.done()) return;
-  fetched.fetch(p, walk.work, rowOfLane());
-  fetched.arrange(q);
+  int4 work = takeQueries();
+  if (work.z == 0) return;
   waitForKeys();
   begin(a, pa);
   multiplyKeys(a);
   wgmma::wait<0>();
   wgmma::pin(a);
   for (;;) {  // a: scores of the first tile
-    const int4 work = walk.work;
-    const int tiles = walk.keyTiles();
-    const bool more = walk.exists(walk.step + 1);
-    if (more) FetchedQueries<kHeadDim>::prefetch(p, walk.load(walk.step + 1));
-    softmax.start(fetched.scale, p.softmaxScale);
+    const int tiles = keyTiles(work);
+    softmax.start(queryScale, p.softmaxScale);
     leaveKeys();
     softmax.takeTile();
     if (tiles > 1) waitForKeys();
     begin(b, pa);
     multiplyKeys(b);  // of nothing if there is one tile
-    if (tiles == 1) hide(a, 0, work.w);
+    if (tiles == 1) hide(a, 0, work.w, true);
     softmax.begin(a, pa);
     wgmma::wait<0>();
     wgmma::pin(b);
@@ -288,15 +189,15 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
       }
       turn(tile, a, b, pb, pa);
     }
-    // The next queries come while the last tile ends.
-    if (more) fetched.fetch(p, walk.load(walk.step + 1), rowOfLane());
+    // Whether the last tile's second half is seen.
+    const bool both = __any_sync(~0u, tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1);
     if (tiles > 1) {
       waitForValues();
       begin(a, pa);
       multiplyValues(pa, tiles > 2);
       softmax.takeTile();
-      hide(b, (tiles - 1) * kKeys, work.w);
-      softmax.go(b, pb, o, b, tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1);
+      hide(b, (tiles - 1) * kKeys, work.w, both);
+      softmax.go(b, pb, o, b, both);
       wgmma::wait<0>();
       wgmma::pin(o);
       leaveValues();
@@ -305,27 +206,31 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
       for (int j = 0; j < 16; j++) pb[j / 4][j % 4] = ptx::unseen(pa[j / 4][j % 4], nothing);
     }
     waitForValues();
-    if (more) waitForKeys();
-    fetched.arrange(q);
     begin(a, pb);
-    multiplyValues(pb, tiles > 1);
-    multiplyKeys(a);  // of the next queries, or of nothing
-    wgmma::wait<1>();
-    wgmma::pin(o);
-    leaveValues();
+    multiplyValues(pb, tiles > 1, both);
     float factor[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float total = sumOverQuad(softmax.total[h]);
       factor[h] = total == 0.f ? 0.f : __fdividef(1 / kUnit, total);
     }
-    const size_t stride = static_cast<size_t>(p.queryHeads) * kHeadDim;
-    const int warpRow = rowOfWarp();
-    storeRows<kHeadDim>(o, factor, ptx::smemAddress(shared.rows[warpRow / 16]), p.out + static_cast<size_t>(work.y) * kHeadDim + warpRow * stride, stride, work.z - warpRow);
+    work = takeQueries();
+    if (work.z > 0) waitForKeys();
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) wgmma::pin(q[step]);
+    wgmma::fence();
+    multiplyKeys(a);  // of nothing behind the last item
+    wgmma::wait<1>();
+    wgmma::pin(o);
+    leaveValues();
+    const int warp = rowOfWarp() / 16;
+    ptx::barrierWait(ptx::smemAddress(shared.rowsEmpty + warp), parity ^ 1);  // of the item before: queries are one ahead
+    stageRows<kHeadDim>(o, factor, ptx::smemAddress(shared.rows[warp]), Shared<C>::kRowPitch);
+    __syncwarp();
+    if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.rowsFull + warp));
     wgmma::wait<0>();
     wgmma::pin(a);
-    if (!more) break;
-    walk.next();
+    if (work.z == 0) break;
   }
 }
 
@@ -338,25 +243,15 @@ __device__ __forceinline__ void attentionPrefill(const AttentionPrefillParams& p
   extern __shared__ uint8_t memory[];
   auto& shared = *reinterpret_cast<Shared<C>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
   ptx::launchDependents();
-  if (threadIdx.x == 0) {
-    const auto init = [](uint64_t* barriers, int count, int arrivals) {
-      for (int i = 0; i < count; i++) ptx::barrierInit(ptx::smemAddress(barriers + i), arrivals);
-    };
-    init(shared.keysFull, C::kStages, 1), init(shared.keysEmpty, C::kStages, C::kWarpgroups * 4);
-    init(shared.valuesFull, C::kStages, 1), init(shared.valuesEmpty, C::kStages, C::kWarpgroups * 4);
-    ptx::barrierInitFence();
-  }
+  if (threadIdx.x == 0) shared.initBarriers();
   __syncthreads();
   ptx::waitForPrevious();
   // The three warpgroups share the 3 · 168 registers a thread of the launch.
   if (threadIdx.x >= C::kWarpgroups * 128) {
-    ptx::shrinkRegisters<24>();
-    // A copy costs its thread some 150 cycles: keys and values have one each.
-    const int thread = threadIdx.x - C::kWarpgroups * 128;
-    if (thread == 0) fetchTiles<C, false>(p, shared);
-    if (thread == 32) fetchTiles<C, true>(p, shared);
+    ptx::shrinkRegisters<40>();
+    feed(p, shared);
   } else {
-    ptx::growRegisters<240>();
+    ptx::growRegisters<232>();
     attendTiles<C>(p, shared);
   }
 }

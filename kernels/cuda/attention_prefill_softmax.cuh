@@ -190,12 +190,20 @@ struct Softmax {
   }
 };
 
-/// −∞ for tokens that a row doesn't see. first: tokens from the tile's start on that the lane's first row sees, less its 2 (lane % 4).
+/// −∞ for tokens 8 · kFrom … 8 · kTo of a tile that a row doesn't see. first: how many of its tokens the lane's first row sees, less its
+/// 2 (lane % 4).
+template <int kFrom, int kTo>
 __device__ __forceinline__ void mask(uint32_t (&s)[kScores], int first) {
+  uint32_t seen[2];  // by h; of e = 0 and 1
 #pragma unroll
-  for (int j = 0; j < kScores; j++) {
-    const int seen = first + j % 2 * 8 - j / 2 * 8;
-    s[j] = seen >= 2 ? s[j] : seen == 1 ? s[j] & 0xffffu | 0xfc000000u : 0xfc00fc00u;
+  for (int h = 0; h < 2; h++) {
+    const int tokens = max(-256, min(first + 8 * h, 256));
+    seen[h] = ptx::packHalf(tokens, tokens - 1);
+  }
+#pragma unroll
+  for (int j = 2 * kFrom; j < 2 * kTo; j++) {
+    const uint32_t sees = ptx::whereGreaterHalves(seen[j % 2], ptx::packHalf(j / 2 * 8, j / 2 * 8));
+    s[j] = s[j] & sees | ~sees & 0xfc00fc00u;
   }
 }
 

@@ -355,6 +355,14 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
 __device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
+/// 4 bytes.
+__device__ __forceinline__ void copyAsync4(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+/// Arrives at a barrier once this thread's copies so far are there.
+__device__ __forceinline__ void copyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 /// Ends a group of this thread's copies.
 __device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until at most kLeft groups are on their way.
@@ -421,6 +429,13 @@ __device__ __forceinline__ uint32_t maxHalves(uint32_t a, uint32_t b) {
   return v;
 }
 
+/// 0xffff where a's number is greater than b's, 0 elsewhere and where one is NaN.
+__device__ __forceinline__ uint32_t whereGreaterHalves(uint32_t a, uint32_t b) {
+  uint32_t v;
+  asm("set.gt.u32.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
 /// Not to be made one with a sum that follows.
 __device__ __forceinline__ uint32_t multiplyHalvesRounded(uint32_t a, uint32_t b) {
   uint32_t v;
@@ -477,6 +492,11 @@ __device__ __forceinline__ void storeShared16(uint32_t address, uint32_t a, uint
 /// Four 8×8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/// 16 bytes, in one store: nvcc may take one of a uint4 apart.
+__device__ __forceinline__ void storeGlobal16(void* to, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
 
 __device__ __forceinline__ void prefetchL2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

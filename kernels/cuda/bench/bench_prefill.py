@@ -18,7 +18,7 @@ from gemm import pointer, relative_error
 from harness import capture, times
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-TILE = 128
+TILE, ITEM_COST = 128, 2  # tokens; of an item's beginning and end, in tiles
 
 
 class Kernel:
@@ -50,6 +50,18 @@ def kernels_of(module):
     return of("attention_tiles_"), of("attention_prefill_")
 
 
+def share(work, blocks):
+    """work, by cost → its rows for as many blocks, each row's longest to those that have least; the last row filled up with nothing."""
+    load, rows = torch.zeros(blocks), []
+    for row in torch.nn.functional.pad(work, (0, 0, 0, -len(work) % blocks)).split(blocks):
+        order = load.argsort(stable=True)
+        shared = torch.empty_like(row)
+        shared[order] = row
+        load += ITEM_COST * (shared[:, 2] > 0) + (shared[:, 2] + shared[:, 3] + TILE - 2) // TILE
+        rows.append(shared)
+    return torch.cat(rows).contiguous()
+
+
 class Problem(Cache):
     """sequences: (tokens of context, of which new)."""
 
@@ -74,7 +86,7 @@ class Problem(Cache):
         work.sort(key=lambda r: -(r[3] + r[2]))
         work, rows = torch.tensor(work, dtype=torch.int32).repeat_interleave(heads, 0), len(work)
         work[:, 1] = work[:, 1] * heads + torch.arange(heads, dtype=torch.int32).repeat(rows)
-        self.work, self.keys = work.cuda().contiguous(), torch.tensor(keys, dtype=torch.int32).cuda()
+        self.work, self.keys = share(work, min(SMS, len(work))).cuda(), torch.tensor(keys, dtype=torch.int32).cuda()
 
     def flops(self):
         return sum(4 * self.heads * self.d * sum(range(context - new + 1, context + 1)) for context, new in self.sequences)

@@ -58,6 +58,9 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
   barriers.at(barrier).endIfComplete();
 }
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, memory + from, bytes); }
+inline void copyAsync(uint32_t to, const void* from) { std::memcpy(memory + to, from, 16); }
+inline void copyAsync4(uint32_t to, const void* from) { std::memcpy(memory + to, from, 4); }
+inline void copyAsyncArrive(uint32_t barrier) { barrierArrive(barrier); }
 inline void storeCommit() {}
 template <int kPending>
 void storeWait() {}
@@ -66,6 +69,7 @@ template <int kRegisters>
 void growRegisters() {}
 template <int kRegisters>
 void shrinkRegisters() {}
+inline void storeGlobal16(void* to, uint4 v) { std::memcpy(to, &v, 16); }
 inline void prefetchL2(const void*) {}
 inline void launchDependents() {}
 inline void waitForPrevious() {}
@@ -104,6 +108,10 @@ inline uint32_t packBf16(float low, float high) { return pair(floatToBf16(low), 
 inline uint32_t multiplyHalves(uint32_t a, uint32_t b) {
   const float2 x = unpackHalf(a), y = unpackHalf(b);
   return packHalf(x.x * y.x, x.y * y.y);
+}
+inline uint32_t whereGreaterHalves(uint32_t a, uint32_t b) {
+  const float2 x = unpackHalf(a), y = unpackHalf(b);
+  return (x.x > y.x ? 0xffffu : 0) | (x.y > y.y ? 0xffff0000u : 0);
 }
 template <bool kHigh = false>
 uint32_t e4m3ToHalves(uint32_t bytes) {

@@ -88,9 +88,8 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   ]
   const shapeOf = ({ info }: typeof tiles, x: number, y: number) =>
     ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
-  const blocks = Math.min(workCount, cache.device.info.multiprocessors)
   stream.launch(tiles.kernel, shapeOf(tiles, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
-  stream.launch(attend.kernel, shapeOf(attend, blocks, 1), [{ fields: attending }], what)
+  stream.launch(attend.kernel, shapeOf(attend, batch.blocks, 1), [{ fields: attending }], what)
 }
 
 function checkAttend(what: string, { q, qScale, out, softmaxScale = 1 }: Attend, rows: number, headDim: number): void {

@@ -4,11 +4,9 @@ import { type AttentionKernel, attentionKernel } from './attention-info.js'
 import { expect, expectGroups, expectWhole } from './checks.js'
 import { type CudaKvCache, KV_PAGE_TOKENS } from './kv-cache.js'
 import { type KvSequence, sequenceTables } from './kv-sequences.js'
+import { planPrefill } from './prefill-plan.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
-
-/** Tokens of a decoded tile (kernels/cuda/attention_prefill_tiles.cuh). */
-const TILE_TOKENS = 128
 
 /** A sequence whose last `newTokens` tokens are new; the others are in the cache already. */
 export interface PrefillSequence extends KvSequence {
@@ -48,9 +46,11 @@ export class PrefillBatch implements Handle {
   /** New ones, of all sequences. */
   readonly tokens: number
   readonly pagesPerSequence: number
-  /** Tiles of 128 tokens of context, and pieces of 128 queries of a head at most. */
+  /** Tiles of 128 tokens of context. */
   readonly tileCount: number
+  /** Items of work, of 128 queries of a head at most, and the blocks that share them. */
   readonly workCount: number
+  readonly blocks: number
   /** i32 [tokens], for `ropeStoreKv`. */
   readonly positions: CudaBuffer
   readonly slots: CudaBuffer
@@ -68,6 +68,7 @@ export class PrefillBatch implements Handle {
     this.pagesPerSequence = sizes.pagesPerSequence
     this.tileCount = sizes.tileCount
     this.workCount = sizes.workCount
+    this.blocks = sizes.blocks
     this.positions = buffers.positions
     this.slots = buffers.slots
     this.chunk = sizes.chunk
@@ -84,17 +85,18 @@ export class PrefillBatch implements Handle {
     expectGroups(what, numAttentionHeads, numKeyValueHeads)
     const { tiles, attend } = prefillKernels(cache, what, chunk)
     const { pageTable, pagesPerSequence, positions, slots } = sequenceTables(cache, sequences, what)
-    const cut = cutWork(sequences, numAttentionHeads, attend.info.queries)
+    const { multiprocessors } = cache.device.info
+    const plan = planPrefill(sequences, numAttentionHeads, attend.info.queries, multiprocessors)
     expectWhole(what, 'rows of q', positions.length * numAttentionHeads, 0, 2 ** 31 - 1)
     const { chunkPageTable, chunkSlots } = chunkTables(chunk, sequences, pagesPerSequence, what)
-    const data = { pageTable, tiles: cut.tiles, work: cut.work, positions, slots, chunkPageTable, chunkSlots }
-    const tileCount = cut.tiles.length / 4
+    const data = { pageTable, tiles: plan.tiles, work: plan.work, positions, slots, chunkPageTable, chunkSlots }
+    const tileCount = plan.tiles.length / 4
     const buffers = allocateAll(
       stream,
       {
         pageTable: pageTable.byteLength,
-        tiles: cut.tiles.byteLength,
-        work: cut.work.byteLength,
+        tiles: plan.tiles.byteLength,
+        work: plan.work.byteLength,
         positions: positions.byteLength,
         slots: slots.byteLength,
         chunkPageTable: chunkPageTable.byteLength,
@@ -110,7 +112,8 @@ export class PrefillBatch implements Handle {
       tokens: positions.length,
       pagesPerSequence,
       tileCount,
-      workCount: cut.work.length / 4,
+      workCount: plan.work.length / 4,
+      blocks: plan.blocks,
     }
     const batch = new PrefillBatch(sizes, buffers)
     try {
@@ -187,40 +190,5 @@ function chunkTables(
 type Buffers = PrefillTables & Pick<PrefillBatch, 'positions' | 'slots' | 'chunkSlots'>
 type Sizes = Pick<
   PrefillBatch,
-  'cache' | 'chunk' | 'numAttentionHeads' | 'tokens' | 'pagesPerSequence' | 'tileCount' | 'workCount'
+  'cache' | 'chunk' | 'numAttentionHeads' | 'tokens' | 'pagesPerSequence' | 'tileCount' | 'workCount' | 'blocks'
 >
-
-/**
- * [tiles, 4]: sequence, tile of the sequence, the sequence's tokens, the first new one. [work, 4]: the sequence's first tile, the first query's row
- * in [tokens · numAttentionHeads], queries, tokens that the first one sees; those that see most first, all heads of a piece together.
- * A piece ends where a tile of its context does, so that one tile alone hides tokens from some of its queries.
- */
-export function cutWork(
-  sequences: readonly Pick<PrefillSequence, 'length' | 'newTokens'>[],
-  numAttentionHeads: number,
-  queries: number,
-): { readonly tiles: Int32Array; readonly work: Int32Array } {
-  const tiles: number[] = []
-  const pieces: (readonly [tile: number, token: number, queries: number, sees: number])[] = []
-  let token = 0
-  sequences.forEach(({ length, newTokens }, s) => {
-    if (newTokens === 0) return
-    const firstTile = tiles.length / 4
-    for (let tile = 0; tile * TILE_TOKENS < length; tile++) tiles.push(s, tile, length, length - newTokens)
-    for (let at = 0; at < newTokens; ) {
-      const before = length - newTokens + at
-      const count = Math.min(queries - (before % queries), newTokens - at)
-      pieces.push([firstTile, token + at, count, before + 1])
-      at += count
-    }
-    token += newTokens
-  })
-  pieces.sort((a, b) => b[2] + b[3] - (a[2] + a[3]))
-  const work = new Int32Array(pieces.length * numAttentionHeads * 4)
-  pieces.forEach(([tile, first, count, sees], i) => {
-    for (let head = 0; head < numAttentionHeads; head++) {
-      work.set([tile, first * numAttentionHeads + head, count, sees], (i * numAttentionHeads + head) * 4)
-    }
-  })
-  return { tiles: Int32Array.from(tiles), work }
-}

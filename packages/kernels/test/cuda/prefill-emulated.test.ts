@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { f32ToE4m3Bits } from '@fireq/formats'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { cutWork } from '../../src/cuda/prefill-batch.js'
+import { planPrefill } from '../../src/cuda/prefill-plan.js'
 import { Random } from '../conformance/random.js'
 import {
   type AttentionProblem,
@@ -141,12 +141,11 @@ function tableOf({ pagesOf }: AttentionProblem, from: (sequence: number) => numb
 /** What the two launches make of a problem; chunk: where the new tokens are. */
 function run(program: string, problem: AttentionProblem, blocks: number, chunk?: AttentionProblem): Uint16Array {
   const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
-  const { tiles, work } = cutWork(sequences, heads, 128)
+  const plan = planPrefill(sequences, heads, 128, blocks)
   const columns = Math.max(...pagesOf.map((pages) => pages.length))
-  const pieces = work.length / 4
-  const sizes = [tiles.length / 4, keyHeads, columns, pieces, heads, rows, Math.min(blocks, pieces)]
+  const sizes = [plan.tiles.length / 4, keyHeads, columns, plan.work.length / 4, heads, rows, plan.blocks]
   const caches = Uint8Array.from([...problem.cache, ...(chunk?.cache ?? [])])
-  const parts = [caches, tableOf(problem, () => 0), tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, work]
+  const parts = [caches, tableOf(problem, () => 0), plan.tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, plan.work]
   if (chunk !== undefined) parts.push(tableOf(chunk, (s) => sequences[s]!.length - sequences[s]!.newTokens))
   const behind = parts.flatMap((part) => [BigInt64Array.of(BigInt(part.byteLength)), part])
   const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...behind]
