@@ -103,10 +103,10 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     for (int step = 0; step < kSteps; step++) wgmma::e4m3ToHalves(s, q[step], wgmma::descriptor(keys + keyRing.stage * kKeyTile + 2 * step), step > 0);
     wgmma::commit();
   };
-  const auto multiplyValues = [&](uint32_t (&probabilities)[4][4], int accumulate, bool both = true) {
+  const auto multiplyValues = [&](uint32_t (&probabilities)[4][4], int accumulate) {
 #pragma unroll
     for (int step = 0; step < 4; step++)
-      if (step < 2 || both) wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + 2 * step), step > 0 || accumulate);
+      wgmma::Wgmma<kHeadDim>::e4m3(o, probabilities[step], wgmma::descriptor(values + valueRing.stage * kValueTile + 2 * step), step > 0 || accumulate);
     wgmma::commit();
   };
   const auto leaveKeys = [&] {  // their scales are looked at later
@@ -189,13 +189,12 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
       }
       turn(tile, a, b, pb, pa);
     }
-    // Whether the last tile's second half is seen.
-    const bool both = __any_sync(~0u, tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1);
     if (tiles > 1) {
       waitForValues();
       begin(a, pa);
       multiplyValues(pa, tiles > 2);
       softmax.takeTile();
+      const bool both = tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1;
       hide(b, (tiles - 1) * kKeys, work.w, both);
       softmax.go(b, pb, o, b, both);
       wgmma::wait<0>();
@@ -207,7 +206,7 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     }
     waitForValues();
     begin(a, pb);
-    multiplyValues(pb, tiles > 1, both);
+    multiplyValues(pb, tiles > 1);
     float factor[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {

@@ -1,5 +1,5 @@
 /** Tokens of a decoded tile (kernels/cuda/attention_prefill_tiles.cuh). */
-export const TILE_TOKENS = 128
+const TILE_TOKENS = 128
 /** What an item costs beside its tiles, in tiles. */
 const ITEM_COST = 2
 
