@@ -44,6 +44,9 @@ __device__ __forceinline__ void addPairs(float4& d, uint32_t low, uint32_t high)
 /// d += a tile loaded by loadTile. All lanes of the warp take part.
 __device__ __forceinline__ void addTile(float4& d, uint2 tile) { addPairs(d, ptx::transposeMatrix(tile.x), ptx::transposeMatrix(tile.y)); }
 
-__device__ __forceinline__ float siluMul(float gate, float up) { return __fdividef(gate, 1.f + __expf(-gate)) * up; }
+__device__ __forceinline__ float siluMul(float gate, float up) {
+  constexpr float kLog2E = 1.44269504f;
+  return gate * ptx::reciprocal(1.f + ptx::exp2Fast(-kLog2E * gate)) * up;
+}
 
 }  // namespace fireq

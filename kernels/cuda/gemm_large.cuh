@@ -29,7 +29,7 @@ namespace fireq {
 
 struct GemmLargeParams {
   CUtensorMap x;    // E4M3 [M, K], box {128, kTokens / kCluster}, 128-byte swizzle
-  // BF16 [M, N], box {64, kResultTokens}, 128-byte swizzle; with kSiluMul [M, N / 2], box {32, kResultTokens}, 64-byte
+  // BF16 [M, N], box {64, kResultTokens}, 128-byte swizzle; for kSiluMul [M, N / 2], box {32, kResultTokens}, 64-byte
   CUtensorMap out;
   CUtensorMap residual;  // like out; of anything if there is none
   const uint8_t* weight;
@@ -39,10 +39,12 @@ struct GemmLargeParams {
   int M, N, K;
   int tokenTilesPerSweep;
   int cutTiles;  // see share.cuh
+  // Not the kernel's own: the same instructions then serve gate_up and down. A kernel that no SM has run lately costs some 10 µs
+  // to fetch its instructions.
+  Epilogue epilogue;
 };
 
-template <int kTokenParts_, int kDepth_, int kTokens_, int kCluster_, int kStages_, int kSection_,
-          Epilogue kEpilogue_, Codes kCodes_, ScaleType kScale_>
+template <int kTokenParts_, int kDepth_, int kTokens_, int kCluster_, int kStages_, int kSection_, Codes kCodes_, ScaleType kScale_>
 struct GemmLargeConfig {
   static constexpr int kTokens = kTokens_;
   static constexpr int kTokenParts = kTokenParts_;  // accumulators that share the tile's tokens
@@ -52,7 +54,6 @@ struct GemmLargeConfig {
   static constexpr int kDepth = kDepth_;
   static constexpr int kCluster = kCluster_;
   static constexpr int kStages = kStages_;
-  static constexpr Epilogue kEpilogue = kEpilogue_;
   static constexpr Codes kCodes = kCodes_;
   static constexpr ScaleType kScale = kScale_;
 
@@ -127,32 +128,39 @@ __device__ __forceinline__ void fetchTiles(const GemmLargeParams& p, GemmLargeSh
       }
     }
     if (walk.leavesSum()) continue;
-    // The stages that follow are the result's way out; before, the way in of what the cluster before has kept of the tile, or else
-    // of the residual.
-    const typename C::Kept kept(p.kept, blockIdx.x - C::kCluster);
-    if (part == 0 && walk.takesSum()) {
+    // The stages that follow are the result's way out; before, the way in of the residual, or else of what the cluster before has
+    // kept of the tile. Where both come, that has two stages of its own.
+    auto bring = [&](auto copies) {
+      for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) {
+        if (part > 0) continue;
+        ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
+        copies(slot, ptx::smemAddress(shared.x) + ring.stage * C::kXBytes, full + ring.stage * 8);
+      }
+    };
+    const bool adds = p.operands.residual != nullptr;
+    if (walk.takesSum()) {
+      const typename C::Kept kept(p.kept, blockIdx.x - C::kCluster);
+      if (part == 0) {
 #pragma unroll
-      for (int w = 0; w < C::kWarpgroups; w++) kept.wait(w);
-      ptx::fenceAsync();
-    }
-    for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) {
-      if (part > 0) continue;
-      const uint32_t barrier = full + ring.stage * 8, to = ptx::smemAddress(shared.x) + ring.stage * C::kXBytes;
-      ptx::barrierWait(empty + ring.stage * 8, ring.parity ^ 1);
-      if (walk.takesSum()) {
+        for (int w = 0; w < C::kWarpgroups; w++) kept.wait(w);
+        ptx::fenceAsync();
+      }
+      bring([&](int slot, uint32_t to, uint32_t barrier) {
         ptx::barrierArriveExpect(barrier, C::kXBytes);
         ptx::copyBulk(to, kept.sums + slot * C::kXBytes, C::kXBytes, barrier);
-      } else if (C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr) {
+      });
+    }
+    if (adds)
+      bring([&](int slot, uint32_t to, uint32_t barrier) {
         ptx::barrierArriveExpect(barrier, C::kXBytes);
         for (int i = 0; i < C::kSlotResults; i++) {
           const int result = slot * C::kSlotResults + i;
           ptx::copyTile(to + i * kResultBytes, &p.residual, firstBlock * kBlockRows + result % C::kWarpgroups * kBlockRows,
                         token * C::kTokens + result / C::kWarpgroups * kResultTokens, barrier);
         }
-      } else {
-        ptx::barrierArrive(barrier);
-      }
-    }
+      });
+    else if (!walk.takesSum())
+      bring([&](int, uint32_t, uint32_t barrier) { ptx::barrierArrive(barrier); });
   }
 }
 
@@ -174,6 +182,7 @@ __device__ __forceinline__ void storeResults(const GemmLargeParams& p, GemmLarge
       typename C::Kept(p.kept, blockIdx.x).publish();
       continue;
     }
+    if (walk.takesSum() && p.operands.residual != nullptr) stage = pass(C::kSlots);  // the sum's
     int token, feature;
     order.locate(walk.tile, token, feature);
     feature = (feature * C::kCluster + rank) * C::kFeatures, token *= C::kTokens;
@@ -183,8 +192,9 @@ __device__ __forceinline__ void storeResults(const GemmLargeParams& p, GemmLarge
 #pragma unroll
       for (int i = 0; i < C::kSlotResults; i++) {
         const int result = slot * C::kSlotResults + i;
-        storeResult<C::kEpilogue>(&p.out, x + pass(slot) * C::kXBytes + i * kResultBytes, feature + result % C::kWarpgroups * kBlockRows,
-                                  token + result / C::kWarpgroups * kResultTokens);
+        const int column = feature + result % C::kWarpgroups * kBlockRows;
+        ptx::storeTile(&p.out, x + pass(slot) * C::kXBytes + i * kResultBytes, p.epilogue == Epilogue::kSiluMul ? column / 2 : column,
+                       token + result / C::kWarpgroups * kResultTokens);
       }
       ptx::storeCommit();
     }
@@ -267,12 +277,16 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
     wgmma::commit();
   };
 
+  // The ring's place is the same in all lanes. Where ptxas doesn't see that, each wgmma's descriptor is moved to uniform registers.
+  auto makeUniform = [&] { ring.stage = __shfl_sync(~0u, ring.stage, 0), ring.parity = __shfl_sync(~0u, ring.parity, 0); };
+
   // Adds kGroups groups, the first of them decoded in a[0], and leaves the next one there if there are more. Nothing is in
   // flight before or after: ptxas serializes wgmma when an accumulator is touched while another one multiplies across a
   // loop's back edge. For the same reason the first group rescales everything before it multiplies anything.
   auto addGroups = [&](auto count, bool first, bool more) {
     constexpr int kGroups = decltype(count)::value;
     int stage = 0;
+    makeUniform();
 #pragma unroll
     for (int u = 0; u < kGroups; u++) {
       const int previous = stage;
@@ -307,6 +321,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   // The same with even groups in one accumulator and odd groups in another.
   auto addAlternating = [&](auto count) {
     constexpr int kGroups = decltype(count)::value, kLead = kGroups < 2 ? kGroups : 2;
+    makeUniform();
     const int firstStage = ring.stage;
     auto stageOf = [&](int u) { return firstStage + u < C::kStages ? firstStage + u : firstStage + u - C::kStages; };
 #pragma unroll
@@ -378,14 +393,20 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       if (lane == 0) ptx::barrierArrive(ptx::smemAddress(&shared.left));
       continue;
     }
-    const int firstSlot = ring.stage;
+    int firstSlot;  // of the stages that are the result's way out
+    auto takeSlots = [&] {
+      firstSlot = ring.stage;
 #pragma unroll
-    for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) ptx::barrierWait(full + ring.stage * 8, ring.parity);
-    // This warpgroup's room for the result of an accumulator.
-    auto room = [&](int unit) {
-      const int result = unit * C::kWarpgroups + warpgroup, stage = (firstSlot + result / C::kSlotResults) % C::kStages;
-      return ptx::smemAddress(shared.x[stage]) + result % C::kSlotResults * kResultBytes;
+      for (int slot = 0; slot < C::kSlots; slot++, ring.advance()) ptx::barrierWait(full + ring.stage * 8, ring.parity);
     };
+    auto stageOf = [&](int slot) { return (firstSlot + slot) % C::kStages; };
+    // This warpgroup's room for the result of an accumulator.
+    auto slotOf = [&](int unit) { return (unit * C::kWarpgroups + warpgroup) / C::kSlotResults; };
+    auto room = [&](int unit) {
+      return ptx::smemAddress(shared.x[stageOf(slotOf(unit))]) + (unit * C::kWarpgroups + warpgroup) % C::kSlotResults * kResultBytes;
+    };
+    const bool adds = p.operands.residual != nullptr;
+    takeSlots();
     if (walk.takesSum()) {
 #pragma unroll
       for (int unit = 0; unit < kUnits; unit++)
@@ -398,6 +419,10 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
         const uint32_t from = room(unit) + thread * 16;
         kept.addTo(unit, d[unit], [&](int i) { return ptx::loadShared16(from + i * (128 * 16)); });
       }
+      if (adds) {
+#pragma unroll
+        for (int slot = 0; slot < C::kSlots; slot++) release(stageOf(slot));
+      }
       kept.free();
       walk.forOthers([&](int other) {
         const typename C::Kept kept(p.kept, other * C::kCluster + rank);
@@ -407,6 +432,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
         for (int unit = 0; unit < kUnits; unit++) kept.addTo(unit, d[unit]);
         kept.free();
       });
+      if (adds) takeSlots();
     }
     ptx::syncNamed(1 + warpgroup, 128);  // the last tile's scales have been read
 #pragma unroll
@@ -414,14 +440,24 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
       if (i * 128 + thread < C::kTokens) ptx::storeSharedFloat(tokenScales + (i * 128 + thread) * 4, tokenScale[i] * kCodeUnit);
     ptx::syncNamed(1 + warpgroup, 128);
     const int feature = (featureTile * C::kCluster + rank) * C::kFeatures + warpgroup * kBlockRows;
+    // Each form is a row of instructions of its own: to jump over what only another one needs costs fetches of them.
+    auto stage = [&](auto kEpilogue, auto kAdds) {
 #pragma unroll
-    for (int unit = 0; unit < kUnits; unit++) {
-      const int slot = (unit * C::kWarpgroups + warpgroup) / C::kSlotResults;
-      stageResult<C::kEpilogue>(p, room(unit), d[unit], last, tokenScales + unit * (C::kPartTokens * 4), feature, token + unit * C::kPartTokens, !walk.takesSum());
-      ptx::fenceAsyncShared();
-      __syncwarp();
-      if (lane == 0) ptx::barrierArrive(staged + slot * 8);
-    }
+      for (int unit = 0; unit < kUnits; unit++) {
+        stageResult<decltype(kEpilogue)::value, decltype(kAdds)::value>(p, room(unit), d[unit], last, tokenScales + unit * (C::kPartTokens * 4),
+                                                                        feature);
+        ptx::fenceAsyncShared();
+        __syncwarp();
+        if (lane == 0) ptx::barrierArrive(staged + slotOf(unit) * 8);
+      }
+    };
+    using Linear = std::integral_constant<Epilogue, Epilogue::kLinear>;
+    if (p.epilogue == Epilogue::kSiluMul)
+      stage(std::integral_constant<Epilogue, Epilogue::kSiluMul>{}, std::false_type{});
+    else if (adds)
+      stage(Linear{}, std::true_type{});
+    else
+      stage(Linear{}, std::false_type{});
   }
 }
 

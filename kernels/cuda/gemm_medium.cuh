@@ -24,6 +24,24 @@ namespace fireq {
 /// What a block sends of a warp's part of the tile: its rows' factors, and 16 × 8 tiles of half floats.
 constexpr int kFactorBytes = 64, kPieceBytes = 256;
 constexpr int kMaxSplits = 6;
+constexpr int kResidualBytes = 8 * kBlockRows * 2;  // of 8 tokens × a warpgroup's features
+
+/// Where sums from other blocks and the residual lie in the stages of activations, which are left one after the other: bytes from the
+/// first one on. Rarely do they reach into the last stage, which isn't left before all is summed.
+struct MediumRooms {
+  int room, residual, residualOfWarpgroup, end;
+  /// columns: of 8 tokens; a block finishes `share` of them at most.
+  __device__ constexpr MediumRooms(int share, int splits, int warpgroups)
+      : room(share * kPieceBytes + kFactorBytes),
+        residual(((splits - 1) * warpgroups * 4 * room + 127) / 128 * 128),
+        residualOfWarpgroup(share * kResidualBytes),
+        end(residual + warpgroups * residualOfWarpgroup) {}
+};
+__device__ constexpr bool roomsFit(int columns, int warpgroups, int bytes) {
+  for (int splits = 1; splits <= kMaxSplits; splits++)
+    if (MediumRooms((columns + splits - 1) / splits, splits, warpgroups).end > bytes) return false;
+  return true;
+}
 
 template <int kPerSm_, int kWarpgroups_, int kTokens_, int kStages_, Epilogue kEpilogue_, Codes kCodes_, ScaleType kScale_>
 struct GemmMediumConfig {
@@ -49,6 +67,7 @@ struct GemmMediumConfig {
   static constexpr int kMultiplyRegisters = kGrown < 232 ? kGrown : 232;
   // Sums are staged in a warpgroup's blocks of the first four stages; half of the tile's tokens go out through the next ones.
   static_assert(kStages >= 4 + kTokens / 64 && kFactorBytes + kColumns * kPieceBytes <= kBlockCodeBytes + 128);
+  static_assert(roomsFit(kColumns, kWarpgroups, kStages * kXBytes));
 };
 
 template <class C>
@@ -61,11 +80,52 @@ struct GemmMediumShared {
   alignas(8) uint64_t empty[C::kStages];
   alignas(8) uint64_t ready;  // the other blocks of the tile have room for this block's sums
   alignas(8) uint64_t met;    // all partial sums of this block's share are here
+  alignas(8) uint64_t residual;  // so is the residual
 };
 
 template <class C>
 constexpr KernelInfo kGemmMediumInfo{C::kFeatures, C::kTokens, 1, 0, 1, C::kThreads, sizeof(GemmMediumShared<C>) + 1024,
                                      C::kCodes == Codes::kFull, kScaleBytes<C::kScale>};
+
+/// A warpgroup's residual, BF16, rows of tokens.
+struct TileResidual {
+  uint32_t base;
+  __device__ __forceinline__ uint32_t address(int token, int chunk) const { return base + token * 128 + (chunk ^ (token % 8)) * 16; }
+  /// Adds that of 16 tokens from `token` on to a warp's 16 features. All lanes take part.
+  __device__ __forceinline__ void addTo(float4& v, float4& w, int token) const {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const uint4 pairs = ptx::loadMatricesTransposed(address(token + lane / 16 * 8 + lane % 8, warp * 2 + lane / 8 % 2));
+    addPairs(v, pairs.x, pairs.y);
+    addPairs(w, pairs.z, pairs.w);
+  }
+};
+
+/// The fetching threads' last part: brings the residual of this block's share into stages that have been left, while the last groups
+/// are multiplied. Loads in the epilogue would not be hidden by anything.
+template <class C>
+__device__ __forceinline__ void fetchResidual(const GemmSmallParams& p, GemmMediumShared<C>& shared, const GroupRange& range,
+                                              const Place<C>& place) {
+  const int first = shared.first[place.split], tokens = (shared.first[place.split + 1] - first) * 8;
+  const MediumRooms rooms(shared.first[1], place.splits, C::kWarpgroups);
+  const uint32_t x = ptx::smemAddress(shared.x), empty = ptx::smemAddress(shared.empty);
+  ptx::waitForPrevious();
+  for (int stage = rooms.residual / C::kXBytes; stage * C::kXBytes < rooms.end; stage++) {
+    const int last = range.count() - C::kStages + stage;  // group in that stage
+    if (last >= 0) ptx::barrierWait(empty + stage * 8, last / C::kStages % 2);
+  }
+  const int thread = threadIdx.x % 128, chunk = thread % 8, token = place.token + first * 8;
+  const int rows = min(tokens, p.M - token);
+#pragma unroll 1
+  for (int w = 0; w < C::kWarpgroups; w++) {
+    const int feature = place.featureTile * C::kFeatures + w * kBlockRows + chunk * 8;
+    if (feature >= p.N) break;
+    const TileResidual to{x + rooms.residual + w * rooms.residualOfWarpgroup};
+#pragma unroll 2
+    for (int row = thread / 8; row < rows; row += 16)
+      ptx::copyAsync(to.address(row, chunk), p.operands.residual + static_cast<int64_t>(token + row) * p.N + feature);
+  }
+  ptx::copyArrive(ptx::smemAddress(&shared.residual));
+}
 
 /// A warpgroup's finished tokens on their way out, BF16, in the weight blocks that it has left: 32 tokens a block.
 template <class C>
@@ -115,7 +175,8 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
   };
   RescaledSum<C> sum(shared, warpgroup);
   RingFrom<C::kStages> ring = start;
-  const Release<C> release(shared, range);
+  const bool adds = C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr;
+  const Release<C> release(shared, range, adds);
   const int groups = range.count();
   if (groups == 1 && splits > 1) announce();
   sum.add(ring, groups, [&](int i, int stage) {
@@ -126,22 +187,26 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
   const float2 scale = make_float2(sum.scale[0] * kCodeUnit, sum.scale[1] * kCodeUnit);
   const int tileFeature = place.featureTile * C::kFeatures, feature = tileFeature + warp * 16;
   const float2 bias = loadBias(p.operands.bias, feature, p.N);
-  const bool adds = C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr;
   auto finish = [&](int c, float4 v) {
     const float2 t = *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]);
-    v = make_float4(v.x * t.x + bias.x, v.y * t.y + bias.x, v.z * t.x + bias.y, v.w * t.y + bias.y);
-    if (adds) addTile(v, loadTile(p.operands.residual, p.N, p.M, feature, place.token + c * 8));
-    return v;
+    return make_float4(v.x * t.x + bias.x, v.y * t.y + bias.x, v.z * t.x + bias.y, v.w * t.y + bias.y);
+  };
+  const MediumRooms rooms(shared.first[1], splits, C::kWarpgroups);
+  const TileResidual residual{ptx::smemAddress(shared.x) + rooms.residual + warpgroup * rooms.residualOfWarpgroup};
+  auto put = [&](const TileOutput<C>& output, int c, float4 v, float4 w) {  // columns c and c + 1 of this block's share
+    if (adds) residual.addTo(v, w, c * 8);
+    output.put(c * 8, v, w);
   };
   auto block = [&](int stage) { return ptx::smemAddress(shared.weight[stage][warpgroup]); };
   ptx::syncNamed(2 + warpgroup, 128);  // the warpgroup has left its weights
   if (splits == 1) {
     const TileOutput<C> output{block(0)};
+    if (adds) ptx::barrierWait(ptx::smemAddress(&shared.residual), 0);
     auto mine = [&](int c) {
       return finish(c, make_float4(sum.d[4 * c] * scale.x, sum.d[4 * c + 1] * scale.x, sum.d[4 * c + 2] * scale.y, sum.d[4 * c + 3] * scale.y));
     };
 #pragma unroll
-    for (int c = 0; c < C::kColumns; c += 2) output.put(c * 8, mine(c), mine(c + 1));
+    for (int c = 0; c < C::kColumns; c += 2) put(output, c, mine(c), mine(c + 1));
     ptx::syncNamed(2 + warpgroup, 128);
     output.write(p, tileFeature + warpgroup * 64, place.token, C::kTokens);
     return;
@@ -160,7 +225,7 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
   ptx::fenceAsyncShared();
   __syncwarp();
   // Block `from` sends its warp w's part to the (from · warps + w)-th room of the others, not counting their own.
-  const int room = shared.first[1] * kPieceBytes + kFactorBytes, first = shared.first[place.split], last = shared.first[place.split + 1];
+  const int room = rooms.room, first = shared.first[place.split], last = shared.first[place.split + 1];
   auto landing = [&](int from, int to) { return landed + ((from < to ? from : from - 1) * (C::kWarpgroups * 4) + warp) * room; };
   uint32_t factors = staged, pieces = staged + kFactorBytes + first * kPieceBytes;  // of this block's share, as sent by block `lane`
   if (lane < splits && lane != place.split) {
@@ -173,6 +238,7 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
   }
   __syncwarp();
   ptx::barrierWait(met, 0);
+  if (adds) ptx::barrierWait(ptx::smemAddress(&shared.residual), 0);
   // What this block sent has been read when all have what they were sent: only then may it end.
   ptx::clusterArriveRelaxed();
   const TileOutput<C> output{block(4)};
@@ -197,7 +263,7 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
       return finish(first + i, v);
     };
 #pragma unroll
-    for (int i = 0; i < kShare; i += 2) output.put(i * 8, column(i), column(i + 1));
+    for (int i = 0; i < kShare; i += 2) put(output, i, column(i), column(i + 1));
   };
   switch (splits) {
     case 2: meet(std::integral_constant<int, 2>{}); break;
@@ -228,6 +294,7 @@ __device__ __forceinline__ void gemmMedium(const GemmSmallParams& p) {
     }
     ptx::barrierInit(ptx::smemAddress(&shared.ready), max(1, (place.splits - 1) * C::kWarpgroups * 4));
     ptx::barrierInit(ptx::smemAddress(&shared.met), 1);
+    ptx::barrierInit(ptx::smemAddress(&shared.residual), 128);
     ptx::barrierInitFence();
   }
   if (threadIdx.x <= place.splits) shared.first[threadIdx.x] = (C::kColumns * threadIdx.x + place.splits - 1) / place.splits;
@@ -241,6 +308,10 @@ __device__ __forceinline__ void gemmMedium(const GemmSmallParams& p) {
                                (place.splits - 1) * C::kWarpgroups * 4 *
                                    (kFactorBytes + (shared.first[place.split + 1] - shared.first[place.split]) * kPieceBytes));
     Fetcher<C>(p, shared, place).run(ring, range);
+    if (C::kEpilogue == Epilogue::kLinear && p.operands.residual != nullptr) {
+      __syncwarp();  // by then the warp's fetching thread has seen every stage left but for the last time
+      fetchResidual<C>(p, shared, range, place);
+    }
   } else {
     ptx::growRegisters<C::kMultiplyRegisters>();
     ptx::waitForPrevious();

@@ -138,14 +138,14 @@ struct Fetcher {
   }
 };
 
-/// Tells that this warp has left a stage, if it will be filled again.
+/// Tells that this warp has left a stage, if it will be filled again. all: in any case.
 template <class C>
 struct Release {
   uint32_t empty;
   int last;  // groups from which on no stage is refilled
   template <class Shared>
-  __device__ __forceinline__ Release(Shared& shared, const GroupRange& range)
-      : empty(ptx::smemAddress(shared.empty)), last(range.last - C::kStages * C::kBatch) {}
+  __device__ __forceinline__ Release(Shared& shared, const GroupRange& range, bool all = false)
+      : empty(ptx::smemAddress(shared.empty)), last(all ? range.last : range.last - C::kStages * C::kBatch) {}
   __device__ __forceinline__ void operator()(int g, int stage) const {
     __syncwarp();  // all lanes have read
     if (threadIdx.x % 32 == 0 && g < last) ptx::barrierArrive(empty + stage * 8);
@@ -230,20 +230,20 @@ struct TileWriter {
     rows = feature < p.N ? p.M - row : 0;  // N is a multiple of 16
     bias = loadBias(p.operands.bias, feature, p.N);
   }
-  /// d: the sums of tile `tile`; scale: of this lane's two tokens.
-  __device__ __forceinline__ void write(int tile, float4 d, float2 scale) const {
+  /// The residual of tile `tile`, to be loaded long before it is added.
+  __device__ __forceinline__ uint2 load(int tile) const {
+    if (residual == nullptr || tile * 8 >= rows) return make_uint2(0, 0);
+    return make_uint2(*reinterpret_cast<const uint32_t*>(residual + tile * step), *reinterpret_cast<const uint32_t*>(residual + tile * step + 8));
+  }
+  /// d: the sums of tile `tile`; scale: of this lane's two tokens; old: the tile's residual.
+  __device__ __forceinline__ void write(int tile, float4 d, float2 scale, uint2 old) const {
     const bool valid = tile * 8 < rows;
     d = make_float4(d.x * scale.x + bias.x, d.y * scale.y + bias.x, d.z * scale.x + bias.y, d.w * scale.y + bias.y);
     if constexpr (kSilu) {
       const uint32_t v = ptx::transposeMatrix(ptx::packBf16(siluMul(d.x, d.z), siluMul(d.y, d.w)));
       if (valid) *reinterpret_cast<uint32_t*>(out + tile * step) = v;
     } else {
-      if (residual != nullptr) {
-        uint2 old = make_uint2(0, 0);
-        if (valid)
-          old = make_uint2(*reinterpret_cast<const uint32_t*>(residual + tile * step), *reinterpret_cast<const uint32_t*>(residual + tile * step + 8));
-        addTile(d, old);
-      }
+      if (residual != nullptr) addTile(d, old);
       const uint32_t low = ptx::transposeMatrix(ptx::packBf16(d.x, d.y)), high = ptx::transposeMatrix(ptx::packBf16(d.z, d.w));
       if (valid) {
         *reinterpret_cast<uint32_t*>(out + tile * step) = low;
@@ -272,13 +272,26 @@ __device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmal
   constexpr int kWarps = C::kWarpgroups * 4;
   const int firstFeature = place.featureTile * C::kFeatures;
   if (ranks == 1) {
-    ptx::syncNamed(1, kWarps * 32);
     const TileWriter<C::kEpilogue> writer(p, firstFeature + warp * 16, token);
+    uint2 old[C::kTokens / 8];
+#pragma unroll
+    for (int c = 0; c < C::kTokens / 8; c++) old[c] = writer.load(c);
+    ptx::syncNamed(1, kWarps * 32);
 #pragma unroll
     for (int c = 0; c < C::kTokens / 8; c++)
-      writer.write(c, fragment(c), *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]));
+      writer.write(c, fragment(c), *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]), old[c]);
     return;
   }
+  // This warp finishes tiles i = warp, warp + kWarps, … of this block's.
+  constexpr int kMine = (C::kTiles / 2 + kWarps - 1) / kWarps;
+  auto writerOf = [&](int i) {
+    const int tile = i * ranks + rank;
+    return TileWriter<C::kEpilogue>(p, firstFeature + tile % kWarps * 16, token + tile / kWarps * 8);
+  };
+  uint2 old[kMine];
+#pragma unroll
+  for (int n = 0; n < kMine; n++)
+    if (warp + n * kWarps < myTiles) old[n] = writerOf(warp + n * kWarps).load(0);
   ptx::clusterWait();
   const auto* partials = reinterpret_cast<const float4*>(shared.partial);
   const uint32_t partial = ptx::smemAddress(partials);
@@ -290,15 +303,17 @@ __device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmal
   }
   ptx::syncNamed(1, kWarps * 32);  // the token scales
   ptx::barrierWait(met, 0);
-  for (int i = warp; i < myTiles; i += kWarps) {
-    const int tile = i * ranks + rank, c = tile / kWarps;
+#pragma unroll
+  for (int n = 0; n < kMine; n++) {
+    const int i = warp + n * kWarps;
+    if (i >= myTiles) break;
     float4 sum = partials[i * ranks * 32 + lane];
     for (int source = 1; source < ranks; source++) {
       const float4 v = partials[(i * ranks + source) * 32 + lane];
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
-    const TileWriter<C::kEpilogue> writer(p, firstFeature + tile % kWarps * 16, token + c * 8);
-    writer.write(0, sum, *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]));
+    const int c = (i * ranks + rank) / kWarps;
+    writerOf(i).write(0, sum, *reinterpret_cast<const float2*>(&shared.tokenScale[c * 8 + lane % 4 * 2]), old[n]);
   }
 }
 

@@ -112,7 +112,7 @@ __device__ __forceinline__ void multiplyW4a16(const GemmSmallParams& p, GemmW4a1
   if (ranks == 1) {
     const TileWriter<C::kEpilogue> writer(p, firstFeature + warp * 16, place.token);
 #pragma unroll
-    for (int c = 0; c < C::kTokens / 8; c++) writer.write(c, fragment(c), one);
+    for (int c = 0; c < C::kTokens / 8; c++) writer.write(c, fragment(c), one, writer.load(c));
     return;
   }
   ptx::clusterWait();  // all blocks have their barriers
@@ -137,7 +137,7 @@ __device__ __forceinline__ void multiplyW4a16(const GemmSmallParams& p, GemmW4a1
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     const TileWriter<C::kEpilogue> writer(p, firstFeature + tile % kWarps * 16, place.token + c * 8);
-    writer.write(0, sum, one);
+    writer.write(0, sum, one, writer.load(0));
   }
 }
 

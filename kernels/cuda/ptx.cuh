@@ -382,6 +382,11 @@ __device__ __forceinline__ void copyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
+/// Arrives at a barrier, as one of those it counts, when this thread's copies so far are done.
+__device__ __forceinline__ void copyArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // --- 16-bit operands -------------------------------------------------------------------------------------------------
 
 /// A warp's mma m16n8k16 of FP16 or BF16 operands into FP32.

@@ -5,7 +5,7 @@
 using namespace fireq;
 
 #define FIREQ_QUANTIZE(VECTORS, RESIDENT)                                                                               \
-  extern "C" __global__ void __launch_bounds__(1024)                                                                   \
+  extern "C" __global__ void __launch_bounds__(1024, 2)                                                                \
       quantize_tokens_##VECTORS(const uint4* x, uint2* out, float* scale, int columns) {                               \
     quantizeTokens<VECTORS>(x, out, scale, columns);                                                                   \
   }                                                                                                                    \

@@ -2,6 +2,7 @@
 // defines it, to the bit. A block has a row in registers, 8 elements a vector.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "ptx.cuh"
 
@@ -49,12 +50,14 @@ __device__ __forceinline__ uint32_t maxOfBlock(uint32_t value, uint32_t* room) {
   return combineWarps(maxOfWarp(value), room, 0u, maxOfWarp);
 }
 
-/// Divides by one scale: x · (1/scale) with Markstein's correction. For every BF16 x and every scale that isn't
-/// extraordinary, E4M3 of it is E4M3 of the true quotient. The remainder has its sign turned so that a −0 stays one.
+/// Divides by one scale: x · (1/scale) with Markstein's correction. For every BF16 x and every scale of 2⁻⁹⁰ and above, E4M3 of it is
+/// E4M3 of the true quotient. The remainder has its sign turned so that a −0 stays one.
 struct Divisor {
   float scale, reciprocal;
 
-  __device__ explicit Divisor(float s) : scale(s), reciprocal(__fdiv_rn(1.f, s)) {}
+  __device__ explicit Divisor(float s) : scale(s), reciprocal(__frcp_rn(s)) {
+    if (s > 0x1.fffffep127f) scale = 0.f;  // by infinity the product alone is right
+  }
 
   __device__ float divide(float x) const {
     const float quotient = x * reciprocal;
@@ -63,16 +66,14 @@ struct Divisor {
   }
 };
 
-template <bool kExact>
-__device__ __forceinline__ uint32_t quantizePair(uint32_t pair, const Divisor& by) {
-  if constexpr (kExact) return packE4m3(__fdiv_rn(lowBf16(pair), by.scale), __fdiv_rn(highBf16(pair), by.scale));
-  return packE4m3(by.divide(lowBf16(pair)), by.divide(highBf16(pair)));
-}
-
-template <bool kExact>
-__device__ __forceinline__ uint2 quantizeVector(const uint4& x, const Divisor& by) {
-  return {quantizePair<kExact>(x.x, by) | quantizePair<kExact>(x.y, by) << 16,
-          quantizePair<kExact>(x.z, by) | quantizePair<kExact>(x.w, by) << 16};
+/// up: what x is multiplied by before, as the divisor was.
+template <bool kUp>
+__device__ __forceinline__ uint2 quantizeVector(const uint4& x, const Divisor& by, float up) {
+  auto pair = [&](uint32_t v) {
+    const float low = kUp ? lowBf16(v) * up : lowBf16(v), high = kUp ? highBf16(v) * up : highBf16(v);
+    return packE4m3(by.divide(low), by.divide(high));
+  };
+  return {pair(x.x) | pair(x.y) << 16, pair(x.z) | pair(x.w) << 16};
 }
 
 /// Quantizes the block's row, of which this thread has the vectors threadIdx.x, threadIdx.x + blockDim.x, …
@@ -87,15 +88,21 @@ __device__ __forceinline__ void quantizeRow(const uint4 (&x)[kVectors], int vect
   }
   // Magnitudes order as their bits do.
   const float most = __uint_as_float(maxOfBlock(max(magnitudes << 16, magnitudes & 0xffff0000u), room));
-  const Divisor by(most == 0.f ? 1.f : fmaxf(__fdiv_rn(most, 448.f), 0x1p-126f));
-  if (threadIdx.x == 0) *scale = by.scale;
-  // Below, remainders underflow; above is infinity.
-  const bool isOrdinary = by.scale >= 0x1p-90f && by.scale <= 0x1.fffffep127f;
+  const float by = most == 0.f ? 1.f : fmaxf(__fdiv_rn(most, 448.f), 0x1p-126f);
+  if (threadIdx.x == 0) *scale = by;
+  const bool isTiny = by < 0x1p-90f;  // remainders would underflow
+  const Divisor divisor(isTiny ? by * 0x1p64f : by);
+  auto write = [&](auto tiny) {
 #pragma unroll
-  for (int i = 0; i < kVectors; i++) {
-    const int vector = threadIdx.x + i * blockDim.x;
-    if (vector < vectors) out[vector] = isOrdinary ? quantizeVector<false>(x[i], by) : quantizeVector<true>(x[i], by);
-  }
+    for (int i = 0; i < kVectors; i++) {
+      const int vector = threadIdx.x + i * blockDim.x;
+      if (vector < vectors) out[vector] = quantizeVector<decltype(tiny)::value>(x[i], divisor, 0x1p64f);
+    }
+  };
+  if (isTiny)
+    write(std::true_type{});
+  else
+    write(std::false_type{});
 }
 
 /// This thread's vectors of a row; zeros beyond its end.
@@ -109,10 +116,11 @@ __device__ __forceinline__ void loadRow(uint4 (&values)[kVectors], const uint4* 
 }
 
 /// x BF16 [rows, columns], out E4M3 [rows, columns], scale [rows]; columns a multiple of 8, at most kVectors · 8 a thread.
+/// A block a row, backwards: the rows that were written last may still be in the L2, and who reads the result begins with the first.
 template <int kVectors>
 __device__ __forceinline__ void quantizeTokens(const uint4* x, uint2* out, float* scale, int columns) {
   const int vectors = columns / kVectorElements;
-  const size_t row = blockIdx.x;
+  const size_t row = gridDim.x - 1 - blockIdx.x;
   ptx::launchDependents();
   ptx::waitForPrevious();
   uint4 values[kVectors];

@@ -2,7 +2,6 @@
 // engine wants it.
 #pragma once
 #include <cstdint>
-#include <type_traits>
 
 #include "epilogue.cuh"
 #include "ptx.cuh"
@@ -12,9 +11,6 @@ namespace fireq {
 /// What a warpgroup finishes of a tile at once: 64 features × kResultTokens tokens, which the copy engine stores in one piece.
 constexpr int kResultTokens = 128, kResultBytes = kResultTokens * 64 * 2;
 constexpr int kPieceTokens = 32;  // scaled and put there at a time
-
-/// Where a tile's residual is read: nowhere, where its result is put, or in global memory.
-enum class Residual { kNone, kStaged, kGlobal };
 
 template <Epilogue kEpilogue>
 constexpr int kResultRowBytes = kEpilogue == Epilogue::kSiluMul ? 64 : 128;
@@ -46,25 +42,19 @@ __device__ __forceinline__ void stagePiece(uint32_t to, float4 (&v)[kTiles], int
   }
 }
 
-/// stageResult with the residual from one place.
-template <Epilogue kEpilogue, Residual kResidual, class Params>
-__device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
-                                            uint32_t tokenScale, int feature, int token) {
+/// Finishes a warpgroup's accumulator of 64 features from `feature` on and 128 tokens, and puts it at `to`. scale: what d is to be
+/// multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'; kAdds: the residual lies at `to`.
+template <Epilogue kEpilogue, bool kAdds, class Params>
+__device__ __forceinline__ void stageResult(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
+                                            uint32_t tokenScale, int feature) {
   constexpr int kTiles = kPieceTokens / 8, kPieces = kResultTokens / kPieceTokens;
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
-  feature += warp * 16;
-  const float2 bias = loadBias(p.operands.bias, feature, p.N);
-  uint2 residual[kTiles];
+  const float2 bias = loadBias(p.operands.bias, feature + warp * 16, p.N);
   float2 scales[2][kTiles];  // a piece's tokens', a piece ahead
-  auto loadResidual = [&](int piece) {
-#pragma unroll
-    for (int i = 0; i < kTiles; i++) residual[i] = loadTile(p.operands.residual, p.N, p.M, feature, token + (piece * kTiles + i) * 8);
-  };
   auto loadScales = [&](int piece) {
 #pragma unroll
     for (int i = 0; i < kTiles; i++) scales[piece % 2][i] = ptx::loadSharedFloat2(tokenScale + ((piece * kTiles + i) * 8 + lane % 4 * 2) * 4);
   };
-  if constexpr (kResidual == Residual::kGlobal) loadResidual(0);
   loadScales(0);
 #pragma unroll
   for (int piece = 0; piece < kPieces; piece++) {
@@ -76,38 +66,9 @@ __device__ __forceinline__ void stagePieces(const Params& p, uint32_t to, const 
       const float2 t = scales[piece % 2][i];
       v[i] = make_float4(d[4 * c] * scale[0] * t.x + bias.x, d[4 * c + 1] * scale[0] * t.y + bias.x, d[4 * c + 2] * scale[1] * t.x + bias.y,
                          d[4 * c + 3] * scale[1] * t.y + bias.y);
-      if constexpr (kResidual == Residual::kGlobal) addTile(v[i], residual[i]);
     }
-    if constexpr (kResidual == Residual::kGlobal)
-      if (piece + 1 < kPieces) loadResidual(piece + 1);
-    stagePiece<kEpilogue, kResidual == Residual::kStaged>(to + piece * (kPieceTokens * kResultRowBytes<kEpilogue>), v, warp, lane);
+    stagePiece<kEpilogue, kAdds>(to + piece * (kPieceTokens * kResultRowBytes<kEpilogue>), v, warp, lane);
   }
-}
-
-/// Finishes a warpgroup's accumulator of 64 features from `feature` on and 128 tokens from `token` on, and puts it at `to`.
-/// scale: what d is to be multiplied by, of this thread's rows; tokenScale: shared floats, the tokens'; staged: the residual, if there
-/// is one, lies at `to`.
-template <Epilogue kEpilogue, class Params>
-__device__ __forceinline__ void stageResult(const Params& p, uint32_t to, const float (&d)[kResultTokens / 2], const float (&scale)[2],
-                                            uint32_t tokenScale, int feature, int token, bool staged) {
-  // Each form is a row of instructions of its own: to jump over what only another one needs costs fetches of them.
-  auto stage = [&](auto from) { stagePieces<kEpilogue, decltype(from)::value>(p, to, d, scale, tokenScale, feature, token); };
-  if constexpr (kEpilogue == Epilogue::kLinear) {
-    if (p.operands.residual != nullptr) {
-      if (staged)
-        stage(std::integral_constant<Residual, Residual::kStaged>{});
-      else
-        stage(std::integral_constant<Residual, Residual::kGlobal>{});
-      return;
-    }
-  }
-  stage(std::integral_constant<Residual, Residual::kNone>{});
-}
-
-/// Stores what stageResult has put at `from`. One thread.
-template <Epilogue kEpilogue>
-__device__ __forceinline__ void storeResult(const CUtensorMap* out, uint32_t from, int feature, int token) {
-  ptx::storeTile(out, from, kEpilogue == Epilogue::kSiluMul ? feature / 2 : feature, token);
 }
 
 }  // namespace fireq

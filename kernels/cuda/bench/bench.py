@@ -42,10 +42,9 @@ class Gemm:
         picked = (ctypes.c_int * 7)()
         heuristics.fireqChooseGemm(m, n, k, sms, picked)
         family, features, tokens, split, sweep, clusters, cut = picked
-        name = f"i4_{['', 'small', 'large'][family]}_f{features}_t{tokens}{epilogue}_{kind}"
         if family == 2:
-            return GemmLarge(modules["large"], name, sweep, clusters=clusters, cut=cut)
-        return GemmSmall(modules["small" if tokens <= 32 else "medium"], name, split)
+            return GemmLarge(modules["large"], f"i4_large_f{features}_t{tokens}_{kind}", sweep, clusters=clusters, cut=cut, silu=bool(epilogue))
+        return GemmSmall(modules["small" if tokens <= 32 else "medium"], f"i4_small_f{features}_t{tokens}{epilogue}_{kind}", split)
 
     def prepare(self, x8, packed, token_scale, out):
         return self.choose(*out.shape, x8.shape[1]).prepare(x8, packed, token_scale, out)

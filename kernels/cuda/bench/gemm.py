@@ -24,10 +24,10 @@ class Launch:
 class GemmLarge:
     kept = None  # sums that blocks keep for each other, and whether they are there: shared by the launches of a stream
 
-    def __init__(self, module: Module, name, sweep=8, dependent=True, clusters=SMS, cut=None):
+    def __init__(self, module: Module, name, sweep=8, dependent=True, clusters=SMS, cut=None, silu=False):
         """clusters: how many share the work, at most; cut: tiles that are cut among them, by default as many as serve."""
         self.kernel, self.sweep, self.name, self.dependent = module.kernel(name), sweep, name, dependent
-        self.info, self.silu, self.clusters, self.cut = self.kernel.info, "_silu_" in name, clusters, cut
+        self.info, self.silu, self.clusters, self.cut = self.kernel.info, silu, clusters, cut
         if GemmLarge.kept is None:
             GemmLarge.kept = (torch.empty(SMS, 69632, device="cuda", dtype=torch.uint8), torch.zeros(SMS, 2, device="cuda", dtype=torch.int32))
 
@@ -45,7 +45,7 @@ class GemmLarge:
         if cut is None:
             cut = 0 if tiles % clusters == 0 else min(tiles, tiles % clusters + clusters)
         cut = min(cut, tiles)
-        params += pointer(self.kept[0]) + pointer(self.kept[1]) + struct.pack("<5i", m, n, k, self.sweep, cut)
+        params += pointer(self.kept[0]) + pointer(self.kept[1]) + struct.pack("<6i", m, n, k, self.sweep, cut, self.silu)
         params += b"\0" * (-len(params) % 64)
         grid = clusters * info.cluster
         return Launch(lambda: self.kernel.launch((grid, 1, 1), params, dependent=self.dependent), x8, packed, token_scale, out, bias,

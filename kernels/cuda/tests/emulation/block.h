@@ -175,7 +175,6 @@ template <class T>
 T __ldg(const T* from) { return *from; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fdividef(float a, float b) { return a / b; }
-inline float __expf(float v) { return std::exp(v); }
 inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, int bits) {
   return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) >> bits);
 }

@@ -11,7 +11,7 @@ alignas(1024) uint8_t memory[kSharedBytes];
 using namespace fireq;
 
 constexpr bool kWide = TOKENS == 256, kFull = Codes::CODES == Codes::kFull, kSilu = Epilogue::EPILOGUE == Epilogue::kSiluMul;
-using Config = GemmLargeConfig<kWide ? 2 : 1, kWide ? 1 : 2, TOKENS, 1, kWide ? 5 : 8, 8, Epilogue::EPILOGUE, Codes::CODES, ScaleType::SCALE>;
+using Config = GemmLargeConfig<kWide ? 2 : 1, kWide ? 1 : 2, TOKENS, 1, kWide ? 5 : 8, 8, Codes::CODES, ScaleType::SCALE>;
 constexpr int kScale = kScaleBytes<ScaleType::SCALE>, kBlock = kBlockBytes<ScaleType::SCALE>;
 static_assert(kGemmLargeSharedBytes<Config> <= kSharedBytes);
 
@@ -108,7 +108,7 @@ static std::vector<uint16_t> run(const Problem& problem) {
   params.tokenScale = problem.tokenScale.data();
   params.operands = {c.hasBias ? problem.bias.data() : nullptr, c.hasResidual ? problem.residual.data() : nullptr};
   params.kept = {kept.data(), ready.data()};
-  params.M = c.tokens, params.N = c.features, params.K = c.depth, params.tokenTilesPerSweep = 2, params.cutTiles = c.cut;
+  params.M = c.tokens, params.N = c.features, params.K = c.depth, params.tokenTilesPerSweep = 2, params.cutTiles = c.cut, params.epilogue = Epilogue::EPILOGUE;
   emulation::gridSize = c.blocks;
   ptx::readable = nullptr, ptx::readableEnd = reinterpret_cast<const uint8_t*>(~uintptr_t{0});
   for (int block = 0; block < c.blocks; block++) {  // one needs sums only of those before it

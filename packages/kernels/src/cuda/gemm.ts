@@ -45,7 +45,8 @@ export function gemmKernelName(
   { family, features, tokens }: GemmChoice,
   { full, scaleBytes, siluMul }: Pick<PackedWeight, 'full' | 'scaleBytes' | 'siluMul'>,
 ): string {
-  const kind = `${siluMul ? 'silu_' : ''}${full ? 'full' : 'sym'}_${scaleBytes === 2 ? 'bf16' : 'fp32'}`
+  const silu = siluMul && family === 'small' ? 'silu_' : '' // a large kernel takes what it ends with as a parameter
+  const kind = `${silu}${full ? 'full' : 'sym'}_${scaleBytes === 2 ? 'bf16' : 'fp32'}`
   return `i4_${family}_f${features}_t${tokens}_${kind}`
 }
 
@@ -127,7 +128,7 @@ function cutLarge(
         kept?.sums ?? null,
         kept?.ready ?? null,
       ],
-      ...[i32(m), i32(n), i32(k), i32(sweep), i32(cut)],
+      ...[i32(m), i32(n), i32(k), i32(sweep), i32(cut), i32(siluMul ? 1 : 0)],
     ],
   }
 }

@@ -24,7 +24,7 @@ function tensorOf(n: number, k: number, changes: Partial<Int4Tensor> = {}): Int4
 
 // The parameters' bytes: CUDA 13 aligns tensor maps to 128.
 const align = hasKernels && Number.parseInt(cudaStatus().toolkitVersion ?? '0', 10) >= 13 ? 128 : 64
-const [smallBytes, largeBytes] = [180, 452].map((bytes) => Math.ceil(bytes / align) * align) as [number, number]
+const [smallBytes, largeBytes] = [180, 456].map((bytes) => Math.ceil(bytes / align) * align) as [number, number]
 
 describeKernels('a linear layer on a pretended GPU', () => {
   let driver: FakeDriver
@@ -98,7 +98,7 @@ describeKernels('a linear layer on a pretended GPU', () => {
       expect(word(51)).toBe(word(16))
       expect(word(50)).toBeGreaterThan(0)
       expect([52, 53].map((i) => word(i) > 0)).toEqual([choice.cut > 0, choice.cut > 0])
-      expect(ints(432, 5)).toEqual([tokens, 512, 2048, choice.sweep, choice.cut])
+      expect(ints(432, 6)).toEqual([tokens, 512, 2048, choice.sweep, choice.cut, 0])
     }
   })
 
@@ -108,6 +108,7 @@ describeKernels('a linear layer on a pretended GPU', () => {
     layer.run(stream, inputs(16384, 256, 256))
     expect([17, 18, 21, 22, 25].map((i) => word(i))).toEqual([256, 16384, 32, 32, 2])
     expect(ints(432, 3)).toEqual([16384, 512, 256])
+    expect(ints(452, 1)).toEqual([1])
   })
 
   it('puts a bias in the order of interleaved rows', async () => {
