@@ -46,7 +46,8 @@ class Kernels:
         """As packages/kernels/src/cuda/quantize.ts launches it."""
         rows, columns = x.shape
         threads_for = lambda vectors: -(-columns // (8 * vectors * 32)) * 32
-        vectors = next((v for v in (1, 2) if threads_for(v) <= 256), 4)
+        wanted = 1024 if rows <= 2 * sms else 256  # as packages/kernels/src/cuda/quantize.ts
+        vectors = next((v for v in (1, 2) if threads_for(v) <= wanted), 4)
         name, threads = f"quantize_tokens_{vectors}", threads_for(vectors)
         if name not in self.functions:
             self.functions[name] = ctypes.c_void_p()

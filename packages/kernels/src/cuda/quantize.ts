@@ -30,7 +30,9 @@ export interface RmsNormQuantize extends QuantizeTokens {
 export function quantizeTokens(device: CudaDevice, stream: CudaStream, op: QuantizeTokens): void {
   const { x, rows, columns, out, scale, dependent = false } = op
   const what = `quantizeFp8 of x [${rows}, ${columns}]`
-  const { vectors, threads } = rowBlock(rows, columns, 1024, what)
+  // Where all rows are on their way at once what counts is how soon one is done.
+  const few = rows <= RESIDENT_ROWS * device.info.multiprocessors
+  const { vectors, threads } = rowBlock(rows, columns, 1024, what, few ? 1024 : THREADS_WANTED)
   expectBytes(what, { x: [x, rows * columns * 2], out: [out, rows * columns], scale: [scale, rows * 4] })
   if (rows === 0) return
   const kernel = device.kernel(`quantize_tokens_${vectors}`)
@@ -62,11 +64,19 @@ const WARP = 32
 /** Above this, a block's warps wait for each other longer than more blocks would cover; more vectors a thread instead. */
 const THREADS_WANTED = 256
 const MOST_VECTORS = 4
+/** Blocks of 1024 threads of `quantize_tokens` that a multiprocessor holds. */
+const RESIDENT_ROWS = 2
 /** Threads of the fused kernel that a multiprocessor holds, by vectors a thread: its registers allow them. */
 const RESIDENT_THREADS: Readonly<Record<number, number>> = { 1: 3 * 512, 2: 2 * 512, 4: 512 }
 
-/** A block a row: 16-byte vectors a thread (1, 2 or 4) and the threads. */
-export function rowBlock(rows: number, columns: number, mostThreads: number, what: string): RowBlock {
+/** A block a row: 16-byte vectors a thread (1, 2 or 4) and the threads: `wanted` at most unless there are more than 4 vectors for each. */
+export function rowBlock(
+  rows: number,
+  columns: number,
+  mostThreads: number,
+  what: string,
+  wanted: number = THREADS_WANTED,
+): RowBlock {
   if (!Number.isInteger(rows) || rows < 0 || rows >= 2 ** 31) {
     throw new BackendError(`${what}: expected a whole number of rows below 2³¹ but received ${rows}`)
   }
@@ -77,7 +87,7 @@ export function rowBlock(rows: number, columns: number, mostThreads: number, wha
     )
   }
   const threadsFor = (vectors: number): number => Math.ceil(columns / VECTOR / vectors / WARP) * WARP
-  const vectors = [1, 2].find((candidate) => threadsFor(candidate) <= THREADS_WANTED) ?? MOST_VECTORS
+  const vectors = [1, 2].find((candidate) => threadsFor(candidate) <= wanted) ?? MOST_VECTORS
   return { vectors, threads: threadsFor(vectors) }
 }
 

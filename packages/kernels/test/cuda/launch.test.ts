@@ -32,6 +32,11 @@ describe('the block for a row', () => {
     expect(rowBlock(5, columns, 1024, 'x')).toEqual({ vectors, threads })
   })
 
+  it('is wider if wanted, for few rows', () => {
+    expect(rowBlock(5, 14336, 1024, 'x', 1024)).toEqual({ vectors: 2, threads: 896 })
+    expect(rowBlock(5, 4096, 1024, 'x', 1024)).toEqual({ vectors: 1, threads: 512 })
+  })
+
   it.each([0, 4, 100, 32776, 8.5, Number.NaN])('refuses %d columns', (columns) => {
     expect(() => rowBlock(1, columns, 1024, 'x [1, ?]')).toThrow(
       /^x \[1, \?\]: expected columns a multiple of 8, at most 32768/,
