@@ -114,17 +114,16 @@ __device__ __forceinline__ void beginMerges(typename C::Shared& shared, int word
   const int thread = threadIdx.x, i = (thread - kHead) / kWords;
   if (thread < static_cast<int>(sizeof(typename C::Merges) / 4)) {
     reinterpret_cast<int*>(&shared.merges)[thread] = word;
-    if (thread >= kHead && (thread - kHead) % kWords == kWarpsWord && word > 0) ptx::barrierInit(ptx::smemAddress(&shared.merged[i]), word);
+    if (thread >= kHead && (thread - kHead) % kWords == kWarpsWord && word > 0) ptx::barrierInit(ptx::smemAddress(&shared.merged[i]), word * 32);
   }
   ptx::barrierInitFence();
   __syncthreads();
 }
 
-/// This warp has left its sums for merge i.
+/// This lane has left its share of the sums for merge i.
 template <class C>
 __device__ __forceinline__ void comeToMerge(typename C::Shared& shared, int i) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) ptx::barrierArrive(ptx::smemAddress(&shared.merged[i]));
+  ptx::barrierArrive(ptx::smemAddress(&shared.merged[i]));
 }
 
 /// What a warp, at its run's end, has to do for the block's merges: a query each from the merge's first warp on, so that those of few

@@ -45,7 +45,7 @@ namespace prefill {
 struct Walk {
   const AttentionPrefillParams& p;
   int at = blockIdx.x;
-  int4 work, upcoming;  // loaded an item ahead
+  int4 work, upcoming;  // loaded an item ahead, of which `at` says where
 
   __device__ __forceinline__ explicit Walk(const AttentionPrefillParams& params) : p(params), work(load()) { prepare(); }
   __device__ __forceinline__ int4 load() const { return at < p.workCount ? __ldg(p.work + at) : int4{}; }
@@ -54,6 +54,8 @@ struct Walk {
     upcoming = load();
   }
   __device__ __forceinline__ bool done() const { return work.z == 0; }
+  /// What of the launch's list is at hand: beyond its end if nothing is.
+  __device__ __forceinline__ int index() const { return at - gridDim.x; }
   __device__ __forceinline__ void next() {
     work = upcoming;
     prepare();
@@ -69,7 +71,7 @@ struct Queries {
   static constexpr int kPitch = C::kHeadDim + 16;  // bytes, spread over the banks
   alignas(16) uint8_t rows[C::kRows][kPitch];
   float scales[C::kRows];
-  int4 work;  // the item; behind the last one it has no queries
+  alignas(16) int4 work;  // the item; behind the last one it has no queries
 };
 
 template <class C>
@@ -90,7 +92,7 @@ struct Shared {
     };
     init(keysFull, C::kStages, 1), init(keysEmpty, C::kStages, kWarps);
     init(valuesFull, C::kStages, 1), init(valuesEmpty, C::kStages, kWarps);
-    init(queriesFull, C::kWarpgroups, 32 + 1), init(queriesEmpty, C::kWarpgroups, 4);
+    init(queriesFull, C::kWarpgroups, 32), init(queriesEmpty, C::kWarpgroups, 4);
     init(rowsFull, kWarps, 1), init(rowsEmpty, kWarps, 1);
     ptx::barrierInitFence();
   }
@@ -138,7 +140,6 @@ __device__ __forceinline__ void fetchQueries(const AttentionPrefillParams& p, Sh
 #pragma unroll 1
     for (int group = 0; group < C::kWarpgroups; group++) {
       Queries<C>& to = shared.queries[group];
-      const uint32_t full = ptx::smemAddress(shared.queriesFull + group);
       const auto rowAt = [&](int row) { return walk.work.y + static_cast<size_t>(min(group * C::kRows + row, walk.work.z - 1)) * p.queryHeads; };
       ptx::barrierWait(ptx::smemAddress(shared.queriesEmpty + group), parity);
       if (!walk.done()) {
@@ -148,11 +149,8 @@ __device__ __forceinline__ void fetchQueries(const AttentionPrefillParams& p, Sh
 #pragma unroll
         for (int row = lane; row < C::kRows; row += 32) ptx::copyAsync4(ptx::smemAddress(to.scales + row), p.qScale + rowAt(row));
       }
-      ptx::copyAsyncArrive(full);
-      if (lane == 0) {
-        to.work = walk.work;
-        ptx::barrierArrive(full);
-      }
+      if (lane == 0) ptx::copyAsyncOrZero(ptx::smemAddress(&to.work), p.work + min(walk.index(), p.workCount - 1), walk.index() < p.workCount);
+      ptx::copyAsyncArrive(ptx::smemAddress(shared.queriesFull + group));
     }
     if (walk.done()) break;
   }

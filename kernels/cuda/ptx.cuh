@@ -362,7 +362,11 @@ __device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t byte
 __device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
-/// The same through the L1, where others find it.
+/// The same, or zeros.
+__device__ __forceinline__ void copyAsyncOrZero(uint32_t to, const void* from, bool exists) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
+/// copyAsync through the L1, where others find it.
 __device__ __forceinline__ void copyAsyncKept(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }

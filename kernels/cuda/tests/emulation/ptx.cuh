@@ -68,6 +68,10 @@ inline void copyAsync(uint32_t to, const void* from) {
   if (to % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulation::fail("an asynchronous copy that isn't aligned");
   asyncCopies[emulation::current->index].push_back({to, from, 16});
 }
+inline void copyAsyncOrZero(uint32_t to, const void* from, bool exists) {
+  alignas(16) static const uint8_t zeros[16] = {};
+  copyAsync(to, exists ? from : zeros);
+}
 inline void copyAsyncKept(uint32_t to, const void* from) { copyAsync(to, from); }
 inline void copyAsync4(uint32_t to, const void* from) { asyncCopies[emulation::current->index].push_back({to, from, 4}); }
 inline void copyCommit() {}
