@@ -141,6 +141,13 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     parity ^= 1;
     return int4{static_cast<int>(work.x), static_cast<int>(work.y), static_cast<int>(work.z), static_cast<int>(work.w)};
   };
+  /// What is summed up, once m is another one. All of a warpgroup waits for its products at one place; then each warp may do this or not.
+  const auto factors = [&] { return ptx::smemAddress(shared.factors) + ptx::threadNumber() * 8; };
+  const auto rescale = [&] {
+    const float2 shrink = ptx::loadSharedFloat2(factors());
+#pragma unroll
+    for (int j = 0; j < kOutputs; j++) o[j] *= j / 2 % 2 ? shrink.y : shrink.x;
+  };
   /// s, the tile's scores, become probabilities, while `next` become the next tile's scores and the last tile's probabilities meet its values.
   const auto turn = [&](int tile, uint32_t (&s)[kScores], uint32_t (&next)[kScores], uint32_t (&last)[4][4], uint32_t (&probabilities)[4][4]) {
     waitForKeys();
@@ -150,9 +157,10 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     multiplyValues(last, tile > 1);
     if constexpr (C::kOverlap != Overlap::kBoth) wgmma::wait<C::kOverlap == Overlap::kNone ? 0 : 1>();
     softmax.takeTile();
-    softmax.go(s, probabilities, o, next, true);
+    const bool raised = softmax.go(s, probabilities, true, factors());
     wgmma::wait<0>();
     wgmma::pin(next), wgmma::pin(o);
+    if (raised) rescale();
     leaveKeys(), leaveValues();
   };
 
@@ -196,9 +204,10 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
       softmax.takeTile();
       const bool both = tiles * kKeys - kKeys / 2 < work.w + min(work.z, (group + 1) * C::kRows) - 1;
       hide(b, (tiles - 1) * kKeys, work.w, both);
-      softmax.go(b, pb, o, b, both);
+      const bool raised = softmax.go(b, pb, both, factors());
       wgmma::wait<0>();
       wgmma::pin(o);
+      if (raised) rescale();
       leaveValues();
     } else {
 #pragma unroll

@@ -83,6 +83,7 @@ struct Shared {
   TileScales scales[2][C::kStages];  // by parity too: a tile of keys is released before its softmax is done
   Queries<C> queries[C::kWarpgroups];
   alignas(16) uint8_t rows[kWarps][16][kRowPitch];  // results
+  float2 factors[kWarps * 32];  // of a lane's two rows of sums, when its m is another one
   alignas(8) uint64_t keysFull[C::kStages], keysEmpty[C::kStages], valuesFull[C::kStages], valuesEmpty[C::kStages];
   uint64_t queriesFull[C::kWarpgroups], queriesEmpty[C::kWarpgroups], rowsFull[kWarps], rowsEmpty[kWarps];
 

@@ -11,7 +11,6 @@
 
 #include "attention_prefill_tiles.cuh"
 #include "ptx.cuh"
-#include "wgmma.cuh"
 
 namespace fireq::prefill {
 
@@ -143,9 +142,9 @@ struct Softmax {
   }
 
   /// Scores → probabilities as operands of four steps of 32 tokens, m and the sums along with them. whole: not its first half alone.
-  /// o: what has been summed up with m; other: what else the tensor cores may be at.
-  template <int kOutputs>
-  __device__ __forceinline__ void go(uint32_t (&s)[kScores], uint32_t (&p)[4][4], float (&o)[kOutputs], uint32_t (&other)[kScores], bool whole) {
+  /// → whether m is another one now: what the tensor cores have summed up with the former one is to be multiplied, by the two rows' factors
+  /// in shared memory at `factors`, once they have ended.
+  __device__ __forceinline__ bool go(uint32_t (&s)[kScores], uint32_t (&p)[4][4], bool whole, uint32_t factors) {
     uint32_t sums[2][2];
     exponentiate<true>(s, p, sums, whole);
     const auto atLeast = [&](uint32_t rest) {  // whether a sum is: 0x8000 less its FP16 bits
@@ -154,23 +153,21 @@ struct Softmax {
     const bool suspicious = __any_sync(~0u, atLeast(0x21002100u));  // 448, and NaN
     const float former[2] = {total[0], total[1]};
     count(sums);
-    if (!suspicious) return;
+    if (!suspicious) return false;
     uint32_t high = atLeast(0x08000800u);  // 2¹⁵
 #pragma unroll
     for (int j = 0; j < 16; j++) high |= (p[j / 4][j % 4] + 0x02020202u) & 0x80808080u;  // of 448 and NaN it sets the highest bit
-    if (!__any_sync(~0u, high)) return;
+    if (!__any_sync(~0u, high)) return false;
     total[0] = former[0], total[1] = former[1];
     uint32_t found[2] = {0xfc00fc00u, 0xfc00fc00u};
-    float shrink[2];
     most<0, kKeys / 16>(s, found);
     if (whole) most<kKeys / 16, kKeys / 8>(s, found);
+    float shrink[2];
     raise(found, shrink);
+    ptx::storeShared8(factors, __float_as_uint(shrink[0]), __float_as_uint(shrink[1]));  // in registers there is no room
     exponentiate<false>(s, p, sums, whole);
     count(sums);
-    wgmma::wait<0>();
-    wgmma::pin(o), wgmma::pin(other);
-#pragma unroll
-    for (int j = 0; j < kOutputs; j++) o[j] *= shrink[j / 2 % 2];
+    return true;
   }
 
   /// The same of the first tile, which sets m.

@@ -211,6 +211,10 @@ inline uint32_t loadShared4(uint32_t address) { return load<uint32_t>(address); 
 inline uint2 loadShared8(uint32_t address) { return load<uint2>(address); }
 inline uint4 loadShared16(uint32_t address) { return load<uint4>(address); }
 inline float loadSharedFloat(uint32_t address) { return load<float>(address); }
+inline void storeShared8(uint32_t address, uint32_t a, uint32_t b) {
+  const uint32_t v[2] = {a, b};
+  std::memcpy(memory + address, v, 8);
+}
 inline void storeShared16(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   if (address % 16) emulation::fail("a store to shared memory that isn't aligned");
   const uint32_t words[4] = {a, b, c, d};
