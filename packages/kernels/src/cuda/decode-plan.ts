@@ -85,20 +85,30 @@ export function planDecode(sequences: readonly DecodeSequence[], shape: DecodeSh
           plan.runs[run + units + i] =
             (pages[Math.floor(unit / PAGE_UNITS)]! * keyHeads + keyHead) * PAGE_UNITS + (unit % PAGE_UNITS)
         }
-        const piece = [sequence, keyHead, part, units, first, taken, length, Number(taken < all)]
-        plan.pieces.set(piece, pieces * PIECE_WORDS)
+        put(
+          plan.pieces,
+          pieces * PIECE_WORDS,
+          sequence,
+          keyHead,
+          part,
+          units,
+          first,
+          taken,
+          length,
+          Number(taken < all),
+        )
         units += taken
         pieces++
       }
       if (starts[segment + 1]! > to) break
       segment++
     }
-    plan.runs.set([pieces - firstPiece, firstPiece, units, 0], v * RUN_WORDS)
+    put(plan.runs, v * RUN_WORDS, pieces - firstPiece, firstPiece, units, 0)
   }
   planMerges(plan, warps)
   for (let at = 0; at < plan.runs.length; at += RUN_WORDS) {
     const first = plan.runs[at + 1]! * PIECE_WORDS
-    if (plan.runs[at]! > 0) plan.runs.set(plan.pieces.subarray(first, first + PIECE_WORDS), at + 4)
+    for (let i = 0; i < PIECE_WORDS && plan.runs[at]! > 0; i++) plan.runs[at + 4 + i] = plan.pieces[first + i]!
   }
   return { ...plan, pieces: plan.pieces.subarray(0, pieces * PIECE_WORDS) }
 }
@@ -106,38 +116,43 @@ export function planDecode(sequences: readonly DecodeSequence[], shape: DecodeSh
 /** Sums of the pieces that aren't whole segments: a merge a block and segment, and slots for those of segments that cross blocks. */
 function planMerges({ runs, merges, pieces }: DecodePlan, warps: number): void {
   const words = mergesWords(warps)
-  let [segment, crossing, slot] = ['', 0, 0]
-  let group: Int32Array[] = [] // merges of the segment
+  let [segment, crossing, slot] = [-1, 0, 0] // segment: its first piece
+  let group: number[] = [] // where the segment's merges are
   const endGroup = (): void => {
     if (group.length > 1) {
-      const [index, first] = [crossing++, slot]
-      for (const merge of group) merge.set([index, slot++, first, group.length], 6)
+      const first = slot
+      for (const merge of group) put(merges, merge + 6, crossing, slot++, first, group.length)
+      crossing++
     }
     group = []
   }
+  const isSame = (a: number, b: number): boolean =>
+    pieces[a] === pieces[b] && pieces[a + 1] === pieces[b + 1] && pieces[a + 2] === pieces[b + 2]
   for (let v = 0; v < runs.length / RUN_WORDS; v++) {
     const [count, firstPiece] = [runs[v * RUN_WORDS]!, runs[v * RUN_WORDS + 1]!]
-    const [block, warp] = [Math.floor(v / warps), v % warps]
+    const [block, warp] = [Math.floor(v / warps) * words, v % warps]
     for (let i = 0; i < count; i++) {
-      const piece = pieces.subarray((firstPiece + i) * PIECE_WORDS, (firstPiece + i + 1) * PIECE_WORDS)
-      if (piece[7] === 0) continue
-      const name = piece.subarray(0, 3).join()
-      if (name !== segment) endGroup()
-      segment = name
-      let merge = group.at(-1)
-      if (merge === undefined || warp === 0) {
-        const at = block * words
-        const start = at + 4 + merges[at]++ * MERGE_WORDS
-        merge = merges.subarray(start, start + MERGE_WORDS)
-        merge.set([...piece.subarray(0, 3), warp, 0, 0, -1, 0, 0, 0])
+      const piece = (firstPiece + i) * PIECE_WORDS
+      if (pieces[piece + 7] === 0) continue
+      if (segment < 0 || !isSame(piece, segment)) endGroup()
+      segment = piece
+      if (group.length === 0 || warp === 0) {
+        const merge = block + 4 + merges[block]++ * MERGE_WORDS
+        put(merges, merge, pieces[piece]!, pieces[piece + 1]!, pieces[piece + 2]!, warp, 0, 0, -1, 0, 0, 0)
         group.push(merge)
       }
-      merge[4]!++
-      merge[5] = Number(i + 1 < count)
-      piece[7] = merges[block * words]! // the block's last one so far
+      const merge = group.at(-1)!
+      merges[merge + 4]!++
+      merges[merge + 5] = Number(i + 1 < count)
+      pieces[piece + 7] = merges[block]! // the block's last one so far
     }
   }
   endGroup()
+}
+
+/** Writes words from `at` on. */
+function put(to: Int32Array, at: number, ...words: readonly number[]): void {
+  for (let i = 0; i < words.length; i++) to[at + i] = words[i]!
 }
 
 /** Where runs begin, in weights; the last entry is the end of all. */
