@@ -5,9 +5,9 @@
 //   node scripts/gpu-bundle.mjs [--out .bundle/gpu] [--system-node] [--no-build]
 //
 // Copy the folder there and run `sh run.sh`: the tests, then the benchmarks (or one: `bench` with the options of `repro bench
-// gemm`; `attention` with those of `repro bench attention`; `test` with the options of node's test runner, such as --test-name-pattern=PATTERN; `sanitize` with those, the tests
-// under each tool of compute-sanitizer). `--system-node` leaves node out: the other machine has one. `--no-build` takes the
-// addon as it is.
+// gemm`; `attention` with those of `repro bench attention`; `test` with the options of node's test runner, such as
+// --test-name-pattern=PATTERN; `sanitize` with a pattern: those tests, by default small ones, under each tool of
+// compute-sanitizer). `--system-node` leaves node out: the other machine has one. `--no-build` takes the addon as it is.
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -102,7 +102,7 @@ function writeRunner() {
   writeFileSync(
     join(out, 'run.sh'),
     `#!/bin/sh
-# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | attention | sanitize] [options of the tests or the benchmarks]
+# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | attention | sanitize] [options of the tests or the benchmarks, a pattern]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=\${1:-all}
@@ -146,10 +146,13 @@ case $what in
     ;;
   sanitize)
     # The tests provoke errors of the API, which they check themselves.
+    failed=
     for tool in memcheck racecheck initcheck synccheck; do
       echo "$tool:"
-      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 "$node" --test-reporter=dot "$@" "$here/tests.mjs"
+      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 --show-backtrace no \\
+        "$node" --test-reporter=dot --test-name-pattern="\${1:-small:}" "$here/tests.mjs" || failed="$failed $tool"
     done
+    [ -z "$failed" ] || { echo "not clean:$failed" >&2; exit 3; }
     ;;
   *)
     echo "expected test, bench, attention or sanitize but received '$what'" >&2

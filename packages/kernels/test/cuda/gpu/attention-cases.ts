@@ -25,7 +25,7 @@ import type { GpuCase } from './gpu-case.js'
 
 const D = 128
 
-async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
+export async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
   const problem = makeAttention(random, spec)
   const what = describeAttention(spec)
   using stream = device.createStream()
@@ -48,7 +48,7 @@ function poisonTiles(stream: CudaStream, { tables }: PrefillBatch): void {
 }
 
 /** New tokens from an E4M3 cache. */
-async function checkChunk(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
+export async function checkChunk(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
   const [old, fresh] = [makeAttention(random, spec), makeAttention(random, { ...spec, format: 'e4m3' })]
   const what = `${describeAttention(spec)}, new ones in E4M3`
   using stream = device.createStream()
@@ -68,7 +68,7 @@ async function checkChunk(device: CudaDevice, random: Random, spec: AttentionSpe
 
 const grouped = { heads: 8, keyHeads: 2 }
 const kinds = ['equal keys', 'huge token', 'huge channel', 'growing keys'] as const
-const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
+export const news = (...pairs: readonly (readonly [length: number, newTokens: number])[]) =>
   pairs.map(([length, newTokens]) => ({ length, newTokens }))
 
 const prefilled = (['symmetric', 'asymmetric', 'e4m3'] as const).flatMap((format) =>

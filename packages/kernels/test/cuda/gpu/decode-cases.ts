@@ -25,7 +25,7 @@ type DecodeSpec = Omit<AttentionSpec, 'sequences'> & {
 }
 
 /** Rows of sequences that are empty are zero, and not the reference's. */
-async function checkDecode(device: CudaDevice, random: Random, spec: DecodeSpec): Promise<void> {
+export async function checkDecode(device: CudaDevice, random: Random, spec: DecodeSpec): Promise<void> {
   const { lengths, heads, headDim, format, newTokens = 1, multiprocessors } = spec
   const sequences = lengths.map((length) => ({ length, newTokens }))
   const rowsOf = (length: number) => (length === 0 ? 0 : newTokens)

@@ -84,6 +84,11 @@ export const quantizeCases: readonly GpuCase[] = [
           assertSame(`[${rows}, ${columns}]`, columns, await onDevice(device, x, columns), expected(x, columns))
         }
       }
+      // So many rows have other blocks.
+      for (const columns of [1000, 4096, 14336, 28672]) {
+        const x = matrix(random, 600, columns, 'normal')
+        assertSame(`[600, ${columns}]`, columns, await onDevice(device, x, columns), expected(x, columns))
+      }
     },
   },
   {

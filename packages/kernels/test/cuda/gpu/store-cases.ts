@@ -247,14 +247,17 @@ const specs: readonly Omit<StoreSpec, 'format' | 'headDim'>[] = [
   { tokens: 801, heads: 2, keyHeads: 1, llama31: true },
 ]
 
+export async function checkStore(device: CudaDevice, random: Random, spec: StoreSpec): Promise<void> {
+  using stream = device.createStream()
+  const problem = makeStore(random, spec)
+  const { tokens, headDim, heads, keyHeads, format } = spec
+  const found = await store(device, stream, problem)
+  compareStore(`${tokens} tokens, ${heads}/${keyHeads} heads of ${headDim}, ${format}`, problem, found)
+}
+
 export const storeCases: readonly GpuCase[] = (Object.keys(FORMATS) as FormatName[]).flatMap((format) => {
-  const run = async (device: CudaDevice, random: Random, spec: Omit<StoreSpec, 'format'>) => {
-    using stream = device.createStream()
-    const problem = makeStore(random, { ...spec, format })
-    const { tokens, headDim, heads, keyHeads } = spec
-    const found = await store(device, stream, problem)
-    compareStore(`${tokens} tokens, ${heads}/${keyHeads} heads of ${headDim}, ${format}`, problem, found)
-  }
+  const run = (device: CudaDevice, random: Random, spec: Omit<StoreSpec, 'format'>) =>
+    checkStore(device, random, { ...spec, format })
   return [64, 128].flatMap((headDim) => [
     {
       name: `rotates, scales, quantizes and stores as the reference does, code by code, ${format}, heads of ${headDim}`,
