@@ -119,8 +119,8 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     if (lane == 0) ptx::barrierArrive(valuesEmpty + valueRing.stage * 8);
     valueRing.advance();
   };
-  /// Hides what no row's query of the last tile may see; position: its first token, visible: what the item's first query sees, both: whether
-  /// the tile's second half is looked at.
+  /// Hides what queries don't see of the last tile. position: its first token; visible: tokens that the item's first query sees; both:
+  /// whether the tile's second half is looked at.
   const auto hide = [&](uint32_t (&s)[kScores], int position, int visible, bool both) {
     const int first = visible + rowOfLane() - position;
     if (__any_sync(~0u, first < kKeys / 2)) mask<0, kKeys / 16>(s, first - lane % 4 * 2);
@@ -141,8 +141,8 @@ __device__ __forceinline__ void attendTiles(const AttentionPrefillParams& p, Sha
     parity ^= 1;
     return int4{static_cast<int>(work.x), static_cast<int>(work.y), static_cast<int>(work.z), static_cast<int>(work.w)};
   };
-  /// What is summed up, once m is another one. All of a warpgroup waits for its products at one place; then each warp may do this or not.
   const auto factors = [&] { return ptx::smemAddress(shared.factors) + ptx::threadNumber() * 8; };
+  /// What is summed up, once m is another one. All of a warpgroup waits for its products at one place; then each warp may do this or not.
   const auto rescale = [&] {
     const float2 shrink = ptx::loadSharedFloat2(factors());
 #pragma unroll
