@@ -270,6 +270,30 @@ __device__ __forceinline__ void writeScales(TilesShared<Layout>& shared, float2 
   if (token < 4) to.units[token] = {keyUnit, ptx::log2Fast(valueUnit), 1.f / valueUnit, 0.f};
 }
 
+/// What a block begins with. → its tile: sequence, tile of the sequence, tokens of the sequence, the first new one.
+__device__ __forceinline__ int4 beginTile(const AttentionTilesParams& p, uint32_t full) {
+  if (threadIdx.x == 0) {
+    ptx::barrierInit(full, 1);
+    ptx::barrierInitFence();
+  }
+  __syncthreads();
+  ptx::launchDependents();
+  ptx::waitForPrevious();
+  return p.tiles[blockIdx.x];
+}
+
+/// And ends with.
+template <int kHeadDim>
+__device__ __forceinline__ void storeTile(const AttentionTilesParams& p, const DecodedTile<kHeadDim>& tile) {
+  ptx::fenceAsyncShared();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::storeBulk(p.out + (static_cast<size_t>(blockIdx.x) * p.keyHeads + blockIdx.y) * sizeof(tile), ptx::smemAddress(&tile), sizeof(tile));
+    ptx::storeCommit();
+    ptx::storeWait<0>();
+  }
+}
+
 }  // namespace prefill
 
 /// grid: tiles, keyHeads; 128 threads.
@@ -279,14 +303,7 @@ __device__ __forceinline__ void attentionTiles(const AttentionTilesParams& p) {
   extern __shared__ uint8_t memory[];
   auto& shared = *reinterpret_cast<TilesShared<Layout>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
   const uint32_t full = ptx::smemAddress(&shared.full), raw = ptx::smemAddress(shared.raw);
-  if (threadIdx.x == 0) {
-    ptx::barrierInit(full, 1);
-    ptx::barrierInitFence();
-  }
-  __syncthreads();
-  ptx::launchDependents();
-  ptx::waitForPrevious();
-  const int4 tile = p.tiles[blockIdx.x];
+  const int4 tile = beginTile(p, full);
   const int left = tile.z - tile.y * kKeys;  // tokens from the tile's first on
   if (threadIdx.x == 0) {
     const int pages = min(kTilePages, (left + kPageTokens - 1) / kPageTokens);
@@ -299,14 +316,7 @@ __device__ __forceinline__ void attentionTiles(const AttentionTilesParams& p) {
   writeScales(shared, scalesOf<Layout>(raw, threadIdx.x), static_cast<int>(threadIdx.x) < left);
   decodeKeys<Layout>(raw, ptx::smemAddress(shared.tile.keys));
   decodeValues<Layout>(raw, ptx::smemAddress(shared.tile.values), left);
-  ptx::fenceAsyncShared();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    ptx::storeBulk(p.out + (static_cast<size_t>(blockIdx.x) * p.keyHeads + blockIdx.y) * sizeof(shared.tile), ptx::smemAddress(&shared.tile),
-                   sizeof(shared.tile));
-    ptx::storeCommit();
-    ptx::storeWait<0>();
-  }
+  storeTile(p, shared.tile);
 }
 
 /// The same, with new tokens from the chunk's cache, which has the layout Chunk.
@@ -318,14 +328,7 @@ __device__ __forceinline__ void attentionChunkTiles(const AttentionChunkTilesPar
   auto& shared = *reinterpret_cast<ChunkTilesShared<Layout, Chunk>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
   const AttentionTilesParams& p = c.of;
   const uint32_t full = ptx::smemAddress(&shared.full), raw = ptx::smemAddress(shared.raw), chunk = ptx::smemAddress(shared.chunk);
-  if (threadIdx.x == 0) {
-    ptx::barrierInit(full, 1);
-    ptx::barrierInitFence();
-  }
-  __syncthreads();
-  ptx::launchDependents();
-  ptx::waitForPrevious();
-  const int4 tile = p.tiles[blockIdx.x];
+  const int4 tile = beginTile(p, full);
   // Tokens from the tile's first on: that exist; that are old.
   const int left = tile.z - tile.y * kKeys, old = tile.w - tile.y * kKeys;
   if (threadIdx.x == 0) {
@@ -346,14 +349,7 @@ __device__ __forceinline__ void attentionChunkTiles(const AttentionChunkTilesPar
   if (old > 0) decodeKeys<Layout>(raw, keys), decodeValues<Layout>(raw, values, left);
   __syncthreads();
   if (old < kKeys) decodeKeys<Chunk>(chunk, keys, old), decodeValues<Chunk, true>(chunk, values, left, old);
-  ptx::fenceAsyncShared();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    ptx::storeBulk(p.out + (static_cast<size_t>(blockIdx.x) * p.keyHeads + blockIdx.y) * sizeof(shared.tile), ptx::smemAddress(&shared.tile),
-                   sizeof(shared.tile));
-    ptx::storeCommit();
-    ptx::storeWait<0>();
-  }
+  storeTile(p, shared.tile);
 }
 
 }  // namespace fireq

@@ -124,7 +124,7 @@ __device__ __forceinline__ void fetchResidual(const GemmSmallParams& p, GemmMedi
     for (int row = thread / 8; row < rows; row += 16)
       ptx::copyAsync(to.address(row, chunk), p.operands.residual + static_cast<int64_t>(token + row) * p.N + feature);
   }
-  ptx::copyArrive(ptx::smemAddress(&shared.residual));
+  ptx::copyAsyncArrive(ptx::smemAddress(&shared.residual));
 }
 
 /// A warpgroup's finished tokens on their way out, BF16, in the weight blocks that it has left: 32 tokens a block.

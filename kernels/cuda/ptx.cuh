@@ -1,7 +1,9 @@
-// The PTX this project's kernels need, one instruction a wrapper. sm_90a only.
+// The PTX this project's kernels need, one instruction a wrapper: barriers, copies, memory. sm_90a only. Arithmetic is in ptx_numbers.cuh.
 #pragma once
 #include <cuda.h>
 #include <cstdint>
+
+#include "ptx_numbers.cuh"
 
 namespace fireq::ptx {
 
@@ -9,7 +11,7 @@ __device__ __forceinline__ uint32_t smemAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// --- mbarrier ------------------------------------------------------------------------------------------------------
+// --- mbarrier ---------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void barrierInit(uint32_t barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
@@ -46,7 +48,7 @@ __device__ __forceinline__ void barrierWait(uint32_t barrier, uint32_t parity) {
       "@done bra DONE;\nbra AGAIN;\nDONE:\n}\n" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-// --- cluster -------------------------------------------------------------------------------------------------------
+// --- cluster ----------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ uint32_t clusterRank() {
   uint32_t rank;
@@ -78,7 +80,17 @@ __device__ __forceinline__ void clusterArriveRelaxed() { asm volatile("barrier.c
 __device__ __forceinline__ void clusterArrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 __device__ __forceinline__ void clusterWait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
-// --- copy engine ---------------------------------------------------------------------------------------------------
+/// From the shared memory of a block of the cluster; the address comes from clusterAddress.
+__device__ __forceinline__ float4 loadClusterFloat4(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+// --- copy engine ------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
@@ -158,12 +170,53 @@ __device__ __forceinline__ void fenceAsyncShared() { asm volatile("fence.proxy.a
 /// The same, of global memory too.
 __device__ __forceinline__ void fenceAsync() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
-// --- dependent launch ----------------------------------------------------------------------------------------------
+/// Shared → global, 16-byte aligned; committed and waited for like storeTile.
+__device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
+// --- asynchronous copies ----------------------------------------------------------------------------------------------
+
+/// 16 bytes, global → shared, past the L1.
+__device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// The same, or zeros.
+__device__ __forceinline__ void copyAsyncOrZero(uint32_t to, const void* from, bool exists) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
+
+/// copyAsync through the L1, where others find it.
+__device__ __forceinline__ void copyAsyncKept(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// 4 bytes.
+__device__ __forceinline__ void copyAsync4(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// Arrives at a barrier once this thread's copies so far are there.
+__device__ __forceinline__ void copyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+/// Ends a group of this thread's copies.
+__device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Until at most kLeft groups are on their way.
+template <int kLeft>
+__device__ __forceinline__ void copyWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+// --- dependent launch -------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void launchDependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void waitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
-// --- between blocks --------------------------------------------------------------------------------------------------
+// --- between blocks ---------------------------------------------------------------------------------------------------
 
 /// After this block's threads' writes, as ordered by a barrier before it.
 __device__ __forceinline__ void storeRelease(uint32_t* to, uint32_t v) {
@@ -183,16 +236,11 @@ __device__ __forceinline__ uint32_t loadAcquire(const uint32_t* from) {
   return v;
 }
 
-// --- threads and registers -----------------------------------------------------------------------------------------
+// --- threads and registers --------------------------------------------------------------------------------------------
 
 /// A barrier among `threads` threads (whole warps); id 0 is __syncthreads'.
 __device__ __forceinline__ void syncNamed(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-/// Arrives at such a barrier without waiting.
-__device__ __forceinline__ void arriveNamed(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 template <int kRegisters>
@@ -205,7 +253,42 @@ __device__ __forceinline__ void shrinkRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// --- shared memory -------------------------------------------------------------------------------------------------
+/// v, but ptxas doesn't know: it looks through a copy. nothing: 0.
+__device__ __forceinline__ uint32_t unseen(uint32_t v, uint32_t nothing) {
+  uint32_t same;
+  asm volatile("xor.b32 %0, %1, %2;" : "=r"(same) : "r"(v), "r"(nothing));
+  return same;
+}
+
+__device__ __forceinline__ int threadNumber() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
+/// Registers whose former values nobody wants.
+template <int kCount>
+__device__ __forceinline__ void anew(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
+}
+
+template <int kCount>
+__device__ __forceinline__ void anew(uint32_t (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i++) asm volatile("" : "=r"(d[i])::"memory");
+}
+
+// --- global memory ----------------------------------------------------------------------------------------------------
+
+/// 16 bytes, in one store: nvcc may take one of a uint4 apart.
+__device__ __forceinline__ void storeGlobal16(void* to, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
+__device__ __forceinline__ void prefetchL2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
+// --- shared memory ----------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ uint4 loadShared16(uint32_t address) {
   uint4 v;
@@ -267,232 +350,9 @@ __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
 }
 
-/// The same value in another register.
-__device__ __forceinline__ float another(float v) {
-  float copy;
-  asm volatile("mov.b32 %0, %1;" : "=f"(copy) : "f"(v));
-  return copy;
-}
-
-/// Transposes an 8×8 matrix of 16-bit elements held by a warp: lane i has elements 2(i % 4), 2(i % 4) + 1 of row i / 4.
-__device__ __forceinline__ uint32_t transposeMatrix(uint32_t v) {
-  uint32_t t;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(v));
-  return t;
-}
-
-/// 1 / x to about one ulp; subnormal x counts as zero.
-__device__ __forceinline__ float reciprocal(float x) {
-  float v;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-
-__device__ __forceinline__ uint32_t packBf16(float low, float high) {
-  uint32_t v;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
-  return v;
-}
-
-__device__ __forceinline__ uint32_t packHalf(float low, float high) {
-  uint32_t v;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
-  return v;
-}
-
-__device__ __forceinline__ float2 unpackHalf(uint32_t v) {
-  float2 f;
-  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;\n}\n"
-      : "=f"(f.x), "=f"(f.y)
-      : "r"(v));
-  return f;
-}
-
-// --- arithmetic ------------------------------------------------------------------------------------------------------
-
-__device__ __forceinline__ float exp2Fast(float x) {
-  float v;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-
-__device__ __forceinline__ float log2Fast(float x) {
-  float v;
-  asm("lg2.approx.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-
-/// The same; a subnormal x counts as zero.
-__device__ __forceinline__ float log2FastFtz(float x) {
-  float v;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(x));
-  return v;
-}
-
-/// Four E4M3 codes, rounded to nearest even and saturated, a in the lowest byte.
-__device__ __forceinline__ uint32_t packE4m3(float a, float b, float c, float d) {
-  uint32_t v;
-  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\nmov.b32 %0, {low, high};\n}"
-      : "=r"(v) : "f"(a), "f"(b), "f"(c), "f"(d));
-  return v;
-}
-
-// --- shared memory of the cluster ----------------------------------------------------------------------------------
-
 __device__ __forceinline__ void storeSharedFloat4(uint32_t address, float4 v) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
-
-/// From the shared memory of a block of the cluster; the address comes from clusterAddress.
-__device__ __forceinline__ float4 loadClusterFloat4(uint32_t address) {
-  float4 v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
-
-/// Shared → global, 16-byte aligned; committed and waited for like storeTile.
-__device__ __forceinline__ void storeBulk(void* to, uint32_t from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
-}
-
-/// 16 bytes, global → shared, past the L1.
-__device__ __forceinline__ void copyAsync(uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-/// The same, or zeros.
-__device__ __forceinline__ void copyAsyncOrZero(uint32_t to, const void* from, bool exists) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
-}
-/// copyAsync through the L1, where others find it.
-__device__ __forceinline__ void copyAsyncKept(uint32_t to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-/// 4 bytes.
-__device__ __forceinline__ void copyAsync4(uint32_t to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
-}
-/// Arrives at a barrier once this thread's copies so far are there.
-__device__ __forceinline__ void copyAsyncArrive(uint32_t barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-/// Ends a group of this thread's copies.
-__device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Until at most kLeft groups are on their way.
-template <int kLeft>
-__device__ __forceinline__ void copyWait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
-
-/// Arrives at a barrier, as one of those it counts, when this thread's copies so far are done.
-__device__ __forceinline__ void copyArrive(uint32_t barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-
-// --- 16-bit operands -------------------------------------------------------------------------------------------------
-
-/// A warp's mma m16n8k16 of FP16 or BF16 operands into FP32.
-template <bool kBf16>
-__device__ __forceinline__ void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
-  if constexpr (kBf16)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
-  else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
-}
-
-/// The two E4M3 numbers in the low or high half of a word, in FP16.
-template <bool kHigh = false>
-__device__ __forceinline__ uint32_t e4m3ToHalves(uint32_t bytes) {
-  uint32_t halves;
-  if constexpr (kHigh)
-    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, b;\n}" : "=r"(halves) : "r"(bytes));
-  else
-    asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %1;\ncvt.rn.f16x2.e4m3x2 %0, a;\n}" : "=r"(halves) : "r"(bytes));
-  return halves;
-}
-
-/// Two FP16 products.
-__device__ __forceinline__ uint32_t multiplyHalves(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("mul.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-/// Bytes of a (0…3) and b (4…7) that the selector's nibbles name; with bit 3, the byte's sign eight times.
-__device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
-  uint32_t v;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(selector));
-  return v;
-}
-
-__device__ __forceinline__ uint32_t addHalves(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-/// The larger ones; a number if one of two is NaN.
-__device__ __forceinline__ uint32_t maxHalves(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("max.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-/// 0xffff where a's number is greater than b's, 0 elsewhere and where one is NaN.
-__device__ __forceinline__ uint32_t whereGreaterHalves(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("set.gt.u32.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-/// Not to be made one with a sum that follows.
-__device__ __forceinline__ uint32_t multiplyHalvesRounded(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-__device__ __forceinline__ uint32_t multiplyAddHalves(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t v;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
-  return v;
-}
-
-/// Clamped to 0…1; 0 if it is NaN.
-__device__ __forceinline__ uint32_t multiplyAddHalvesSaturated(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t v;
-  asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
-  return v;
-}
-
-__device__ __forceinline__ uint32_t exp2FastHalves(uint32_t a) {
-  uint32_t v;
-  asm("ex2.approx.f16x2 %0, %1;" : "=r"(v) : "r"(a));
-  return v;
-}
-
-/// E4M3 codes of a's two numbers, then of b's, saturated.
-__device__ __forceinline__ uint32_t halvesToE4m3(uint32_t a, uint32_t b) {
-  uint32_t v;
-  asm("{.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f16x2 low, %1;\ncvt.rn.satfinite.e4m3x2.f16x2 high, %2;\nmov.b32 %0, {low, high};\n}"
-      : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
-/// The smaller one; NaN if one is.
-__device__ __forceinline__ float minOrNan(float a, float b) {
-  float v;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(a), "f"(b));
-  return v;
-}
-
-// --- more of shared memory ---------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ uint32_t loadShared4(uint32_t address) {
   uint32_t v;
@@ -507,40 +367,6 @@ __device__ __forceinline__ void storeShared16(uint32_t address, uint32_t a, uint
 /// Four 8×8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-/// 16 bytes, in one store: nvcc may take one of a uint4 apart.
-__device__ __forceinline__ void storeGlobal16(void* to, uint4 v) {
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
-
-__device__ __forceinline__ void prefetchL2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-
-// --- registers -----------------------------------------------------------------------------------------------------------
-
-/// v, but ptxas doesn't know: it looks through a copy. nothing: 0.
-__device__ __forceinline__ uint32_t unseen(uint32_t v, uint32_t nothing) {
-  uint32_t same;
-  asm volatile("xor.b32 %0, %1, %2;" : "=r"(same) : "r"(v), "r"(nothing));
-  return same;
-}
-
-__device__ __forceinline__ int threadNumber() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-
-/// Registers whose former values nobody wants.
-template <int kCount>
-__device__ __forceinline__ void anew(float (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; i++) asm volatile("" : "=f"(d[i])::"memory");
-}
-template <int kCount>
-__device__ __forceinline__ void anew(uint32_t (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; i++) asm volatile("" : "=r"(d[i])::"memory");
 }
 
 }  // namespace fireq::ptx

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -126,10 +127,7 @@ inline void runBlock(int index, int threads, void (*entry)()) {
 template <class T>
 T shuffle(T v, int from) {
   static_assert(sizeof(T) == 4);
-  Words words{};
-  std::memcpy(words.data(), &v, 4);
-  std::memcpy(&v, meetWarp(words)[from].data(), 4);
-  return v;
+  return std::bit_cast<T>(meetWarp({std::bit_cast<uint32_t>(v)})[from][0]);
 }
 
 struct Index { int x, y; };
@@ -157,16 +155,8 @@ T __ldcg(const T* from) { return *from; }
 template <class T>
 void __stcg(T* to, T v) { *to = v; }
 inline uint32_t atomicAdd(uint32_t* to, uint32_t v) { return (*to += v) - v; }
-inline float __uint_as_float(uint32_t v) {
-  float f;
-  std::memcpy(&f, &v, 4);
-  return f;
-}
-inline uint32_t __float_as_uint(float v) {
-  uint32_t bits;
-  std::memcpy(&bits, &v, 4);
-  return bits;
-}
+inline float __uint_as_float(uint32_t v) { return std::bit_cast<float>(v); }
+inline uint32_t __float_as_uint(float v) { return std::bit_cast<uint32_t>(v); }
 inline uint32_t __reduce_max_sync(unsigned, uint32_t v) {
   for (const auto& words : emulation::meetWarp({v})) v = std::max(v, words[0]);
   return v;

@@ -105,20 +105,10 @@ inline float exp2Fast(float x) { return std::exp2(x); }
 inline float log2Fast(float x) { return std::log2(x); }
 inline float log2FastFtz(float x) { return std::log2(x); }
 
-inline float halfToFloat(uint16_t bits) {
-  _Float16 h;
-  std::memcpy(&h, &bits, 2);
-  return static_cast<float>(h);
-}
-inline uint16_t floatToHalf(float v) {
-  const _Float16 h = static_cast<_Float16>(v);
-  uint16_t bits;
-  std::memcpy(&bits, &h, 2);
-  return bits;
-}
+inline float halfToFloat(uint16_t bits) { return std::bit_cast<_Float16>(bits); }
+inline uint16_t floatToHalf(float v) { return std::bit_cast<uint16_t>(static_cast<_Float16>(v)); }
 inline uint16_t floatToBf16(float v) {
-  uint32_t bits;
-  std::memcpy(&bits, &v, 4);
+  const uint32_t bits = std::bit_cast<uint32_t>(v);
   return static_cast<uint16_t>(std::isnan(v) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 inline float e4m3ToFloat(uint8_t bits) {
