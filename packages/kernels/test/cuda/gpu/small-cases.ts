@@ -13,18 +13,33 @@ import { checkStore } from './store-cases.js'
 const formats = Object.keys(FORMATS) as FormatName[]
 const epilogues = [{}, { bias: true, residual: true }, { siluMul: true }] as const
 
-/** For each kernel that is chosen for some small problem, the smallest one. */
-function smallest(choose: typeof chooseGemm, { info }: CudaDevice): (readonly [m: number, n: number, k: number])[] {
-  const found = new Map<string, readonly [number, number, number]>()
-  const problems = [1, 9, 17, 33, 65, 129, 300, 520].flatMap((m) =>
-    [144, 528, 4096, 6144, 12288].flatMap((n) => [256, 1152].map((k) => [m, n, k] as const)),
+type Shape = readonly [m: number, n: number, k: number]
+
+const shapes: readonly Shape[] = [1, 9, 17, 33, 65, 129, 257, 300, 520, 800]
+  .flatMap((m) =>
+    [144, 528, 1040, 2064, 3088, 4096, 6144, 12288].flatMap((n) =>
+      [256, 1152, 2048, 4096, 8192, 16384].map((k) => [m, n, k] as const),
+    ),
   )
-  problems.sort((a, b) => a[0] * a[1] * a[2] - b[0] * b[1] * b[2])
-  for (const [m, n, k] of problems) {
-    const { family, features, tokens } = choose(m, n, k, info.multiprocessors)
-    const name = `${family} ${features} ${tokens}`
-    if (!found.has(name)) found.set(name, [m, n, k])
+  .sort((a, b) => a[0] * a[1] * a[2] - b[0] * b[1] * b[2])
+
+/** More groups of 128 than a kernel's ring of stages holds. */
+const MANY_GROUPS = 11
+
+/**
+ * For each kernel with such tiles that is chosen for some shape: the smallest shape, the smallest one whose blocks fill their ring
+ * again, and the smallest one whose tiles are cut.
+ */
+function smallest(choose: typeof chooseGemm, tileTokens: number, { info }: CudaDevice): readonly Shape[] {
+  const found = new Map<string, Shape>()
+  for (const shape of shapes) {
+    const { family, features, tokens, split, cut } = choose(...shape, info.multiprocessors)
+    if (tokens !== tileTokens) continue
+    const kind = cut > 0 ? 'cut' : shape[2] / 128 / split >= MANY_GROUPS ? 'refilled' : ''
+    const name = `${family} ${features} ${kind}`
+    if (!found.has(name)) found.set(name, shape)
   }
+  if (found.size === 0) throw new Error(`Expected a kernel with tiles of ${tileTokens} tokens for some shape`)
   return [...found.values()]
 }
 
@@ -38,22 +53,18 @@ const plainKinds: readonly Partial<ProblemSpec>[] = [
 ]
 
 export const smallCases: readonly GpuCase[] = [
-  {
-    name: 'small: INT4 × FP8 by every kernel that such problems take, with every epilogue',
-    async run(device, random) {
-      for (const [m, n, k] of smallest(chooseGemm, device)) {
-        for (const epilogue of epilogues) await check(device, random, { m, n, k, ...epilogue })
-      }
-    },
-  },
-  {
-    name: 'small: INT4 × BF16 by every kernel that such problems take, with every epilogue',
-    async run(device, random) {
-      for (const [m, n, k] of smallest(chooseW4a16, device)) {
-        for (const epilogue of epilogues) await check(device, random, { m, n, k, activations: 'bf16', ...epilogue })
-      }
-    },
-  },
+  ...(['e4m3', 'bf16'] as const).flatMap((activations) =>
+    [8, 16, 32, 64, 128, 256].map(
+      (tokens): GpuCase => ({
+        name: `small: INT4 × ${activations === 'bf16' ? 'BF16' : 'FP8'} by kernels with tiles of ${tokens} tokens`,
+        async run(device, random) {
+          for (const [m, n, k] of smallest(activations === 'bf16' ? chooseW4a16 : chooseGemm, tokens, device)) {
+            for (const epilogue of epilogues) await check(device, random, { m, n, k, activations, ...epilogue })
+          }
+        },
+      }),
+    ),
+  ),
   {
     name: 'small: other weights',
     async run(device, random) {
