@@ -273,8 +273,7 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 
 template <class C>
 __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
-  extern __shared__ uint8_t memory[];
-  auto& shared = *reinterpret_cast<GemmLargeShared<C>*>((reinterpret_cast<uintptr_t>(memory) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<GemmLargeShared<C>>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {

@@ -279,8 +279,7 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
 
 template <class C>
 __device__ __forceinline__ void gemmMedium(const GemmSmallParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmMediumShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<GemmMediumShared<C>>();
   const Place<C> place;
   const GroupRange range(p.K / kGroupSize, place.split, place.splits);
   // The last group is in the last stage. All but that one have been left when the last group is multiplied: room for sums.

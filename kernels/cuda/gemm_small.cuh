@@ -319,8 +319,7 @@ __device__ __forceinline__ void multiplySlice(const GemmSmallParams& p, GemmSmal
 
 template <class C>
 __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmSmallShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<GemmSmallShared<C>>();
   const Place<C> place;
   const GroupRange range(p.K / kGroupSize, place.split, place.splits);
 

@@ -144,8 +144,7 @@ __device__ __forceinline__ void multiplyW4a16(const GemmSmallParams& p, GemmW4a1
 template <class C>
 __device__ __forceinline__ void gemmW4a16(const GemmSmallParams& p) {
   static_assert(C::kPerSm * (kGemmW4a16Info<C>.sharedBytes + 1024) <= 228 * 1024, "as many blocks must fit an SM");
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmW4a16Shared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<GemmW4a16Shared<C>>();
   const Place<C> place;
   const GroupRange range(p.K / kGroupSize, place.split, place.splits);
 

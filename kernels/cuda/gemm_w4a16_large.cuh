@@ -157,8 +157,7 @@ __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p
 
 template <class C>
 __device__ __forceinline__ void gemmW4a16Large(const GemmW4a16LargeParams& p) {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<GemmW4a16LargeShared<C>*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<GemmW4a16LargeShared<C>>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {

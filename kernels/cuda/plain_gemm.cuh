@@ -46,8 +46,7 @@ struct PlainTile {
 /// The kernel before is done.
 template <class C, class Shared>
 __device__ __forceinline__ Shared& beginPlain() {
-  extern __shared__ uint8_t raw[];
-  auto& shared = *reinterpret_cast<Shared*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  auto& shared = ptx::sharedMemory<Shared>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {

@@ -11,6 +11,14 @@ __device__ __forceinline__ uint32_t smemAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+/// The block's dynamic shared memory from a multiple of T's alignment on, for which there must be room. Attention's kernels declare it
+/// themselves: of those ptxas makes something else then.
+template <class T>
+__device__ __forceinline__ T& sharedMemory() {
+  extern __shared__ uint8_t memory[];
+  return *reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory) + alignof(T) - 1) & ~uintptr_t{alignof(T) - 1});
+}
+
 // --- mbarrier ---------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void barrierInit(uint32_t barrier, int count) {

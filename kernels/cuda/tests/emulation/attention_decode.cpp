@@ -1,11 +1,11 @@
 // attention_decode on the host: `program` tells queries a pass, warps and bytes of a partial sum; `program IN OUT` runs a launch. IN: i32
 // queryHeads, keyHeads, group, newTokens, pagesPerSequence, blocks, rows of q, FP32 softmaxScale; then q, qScale, cache, pageTable, runs,
 // pieces and merges, each behind its bytes as i64. OUT: BF16 rows. FORMAT, HEAD_DIM, TILES, WARPS and STAGES are defined by who compiles it.
-#include "block.h"
+#include "intrinsics.h"
 #include "attention_decode.cuh"
 
 namespace fireq {
-alignas(128) uint8_t memory[kSharedBytes];
+alignas(1024) uint8_t memory[kSharedBytes];
 }
 using namespace fireq;
 using Config = decode::Config<KvLayout<KvFormat::FORMAT, HEAD_DIM>, TILES, WARPS, STAGES>;
@@ -44,12 +44,7 @@ int main(int count, char** arguments) {
             reinterpret_cast<decode::Piece*>(parts[5]), parts[6], out.data(), partial.data(), arrived.data(), queryHeads, keyHeads, group,
             newTokens, pagesPerSequence, softmaxScale};
   ptx::readable = parts[2], ptx::readableEnd = parts[2] + bytes[2];
-  for (int block = 0; block < blocks; block++) {
-    std::memset(memory, 0xff, sizeof memory);
-    ptx::barriers.clear();
-    ptx::asyncCopies.clear();
-    emulation::runBlock(block, Config::kThreads, entry);
-  }
+  emulation::launch(blocks, 1, 1, Config::kThreads, entry);
   for (uint32_t flag : arrived)
     if (flag != 0) emulation::fail("arrivals aren't zero after the launch");
   file = std::fopen(arguments[2], "wb");

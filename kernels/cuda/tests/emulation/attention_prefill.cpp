@@ -2,7 +2,7 @@
 // rows of q, blocks; FP32 softmaxScale; then cache, pageTable, tiles, q, qScale and work, each behind its bytes as i64. OUT: BF16 rows.
 // FORMAT, HEAD_DIM and STAGES are defined by who compiles it; with CHUNK new tokens come from an E4M3 cache of as many pages: its bytes are behind the
 // cache's in the same part, and its pageTable is one more part.
-#include "block.h"
+#include "intrinsics.h"
 #include "attention_prefill.cuh"
 
 namespace fireq {
@@ -35,14 +35,7 @@ static void read(void* to, size_t bytes, FILE* file) {
 
 static void launch(int x, int y, int threads, void (*entry)(), const uint8_t* readable, size_t bytes) {
   ptx::readable = readable, ptx::readableEnd = readable + bytes;
-  emulation::gridSize = x;
-  for (int block = 0; block < x * y; block++) {
-    std::memset(memory, 0xff, sizeof memory);
-    ptx::barriers.clear();
-    wgmma::startBlock(threads);
-    emulation::blockIndexY = block / x;
-    emulation::runBlock(block % x, threads, entry);
-  }
+  emulation::launch(x, y, 1, threads, entry);
 }
 
 int main(int, char** arguments) {

@@ -1,6 +1,6 @@
-// gemm_large on the host, against the exact sum, over few tiles: whole ones one after another, and tiles that blocks share. TOKENS, CODES,
-// SCALE and EPILOGUE are defined by who compiles it.
-#include "block.h"
+// gemm_large on the host, against the exact sum, over few tiles: whole ones one after another, and tiles that clusters share. CLUSTER, TOKENS,
+// CODES, SCALE and EPILOGUE are defined by who compiles it.
+#include "intrinsics.h"
 #include "gemm_large.cuh"
 
 #include <random>
@@ -11,7 +11,7 @@ alignas(1024) uint8_t memory[kSharedBytes];
 using namespace fireq;
 
 constexpr bool kWide = TOKENS == 256, kFull = Codes::CODES == Codes::kFull, kSilu = Epilogue::EPILOGUE == Epilogue::kSiluMul;
-using Config = GemmLargeConfig<kWide ? 2 : 1, kWide ? 1 : 2, TOKENS, 1, kWide ? 5 : 8, 8, Codes::CODES, ScaleType::SCALE>;
+using Config = GemmLargeConfig<kWide ? 2 : 1, kWide ? 1 : 2, TOKENS, CLUSTER, kWide ? 5 : 8, 8, Codes::CODES, ScaleType::SCALE>;
 constexpr int kScale = kScaleBytes<ScaleType::SCALE>, kBlock = kBlockBytes<ScaleType::SCALE>;
 static_assert(kGemmLargeSharedBytes<Config> <= kSharedBytes);
 
@@ -21,7 +21,7 @@ static void multiply() { gemmLarge<Config>(params); }
 static float fromBf16(uint16_t bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
 
 struct Case {
-  int tokens, features, depth, blocks, cut;
+  int tokens, features, depth, clusters, cut;
   bool hasBias, hasResidual;
 };
 
@@ -98,9 +98,9 @@ static std::vector<uint16_t> run(const Problem& problem) {
   const int columns = problem.columns();
   const std::vector<uint8_t> packed = problem.pack();
   std::vector<uint16_t> out(static_cast<size_t>(c.tokens) * columns + 64, 0x7fc1);  // NaN
-  std::vector<uint4> kept(c.blocks * (Config::Kept::kBytes / sizeof(uint4)), uint4{~0u, ~0u, ~0u, ~0u});
-  std::vector<uint32_t> ready(c.blocks * Config::kWarpgroups);
-  params.x = {const_cast<uint8_t*>(problem.x.data()), 1, c.depth, c.tokens, kGroupSize, TOKENS, 128};
+  std::vector<uint4> kept(c.clusters * CLUSTER * (Config::Kept::kBytes / sizeof(uint4)), uint4{~0u, ~0u, ~0u, ~0u});
+  std::vector<uint32_t> ready(c.clusters * CLUSTER * Config::kWarpgroups);
+  params.x = {const_cast<uint8_t*>(problem.x.data()), 1, c.depth, c.tokens, kGroupSize, TOKENS / CLUSTER, 128};
   params.out = {out.data(), 2, columns, c.tokens, kSilu ? 32 : 64, kResultTokens, kSilu ? 64 : 128};
   params.residual = params.out;
   if (c.hasResidual) params.residual.matrix = const_cast<uint16_t*>(problem.residual.data());
@@ -109,15 +109,8 @@ static std::vector<uint16_t> run(const Problem& problem) {
   params.operands = {c.hasBias ? problem.bias.data() : nullptr, c.hasResidual ? problem.residual.data() : nullptr};
   params.kept = {kept.data(), ready.data()};
   params.M = c.tokens, params.N = c.features, params.K = c.depth, params.tokenTilesPerSweep = 2, params.cutTiles = c.cut, params.epilogue = Epilogue::EPILOGUE;
-  emulation::gridSize = c.blocks;
   ptx::readable = nullptr, ptx::readableEnd = reinterpret_cast<const uint8_t*>(~uintptr_t{0});
-  for (int block = 0; block < c.blocks; block++) {  // one needs sums only of those before it
-    std::memset(memory, 0xff, sizeof memory);
-    ptx::barriers.clear();
-    ptx::named.clear();
-    wgmma::startBlock(Config::kThreads);
-    emulation::runBlock(block, Config::kThreads, multiply);
-  }
+  emulation::launch(c.clusters * CLUSTER, 1, CLUSTER, Config::kThreads, multiply);  // a cluster needs sums only of those before it
   for (uint32_t flag : ready)
     if (flag != 0) emulation::fail("a sum that nobody took");
   for (size_t i = static_cast<size_t>(c.tokens) * columns; i < out.size(); i++)
@@ -127,8 +120,8 @@ static std::vector<uint16_t> run(const Problem& problem) {
 
 int main() {
   const Case cases[] = {
-      {TOKENS + 44, 128, 1280, 1, 0, true, !kSilu}, {70, 208, 1152, 2, 2, false, !kSilu},  {2 * TOKENS - 1, 128, 2176, 1, 0, false, false},
-      {40, 144, 2048, 3, 2, true, false},           {TOKENS + 1, 272, 384, 4, 6, false, false}, {1, 16, 128, 1, 0, false, !kSilu}};
+      {TOKENS + 44, 128 * CLUSTER, 1280, 1, 0, true, !kSilu}, {70, 208 * CLUSTER, 1152, 2, 2, false, !kSilu},  {2 * TOKENS - 1, 128 * CLUSTER, 2176, 1, 0, false, false},
+      {40, 144 * CLUSTER, 2048, 3, 2, true, false},           {TOKENS + 1, 272 * CLUSTER, 384, 4, 6, false, false}, {1, 16, 128, 1, 0, false, !kSilu}};
   for (const Case& c : cases) {
     const Problem problem(c);
     const std::vector<uint16_t> out = run(problem);
@@ -141,7 +134,7 @@ int main() {
       }
     }
     error = std::sqrt(error / size);
-    std::printf("%d × %d × %d, %d blocks, %d tiles cut: error %.2e\n", c.tokens, c.features, c.depth, c.blocks, c.cut, error);
+    std::printf("%d × %d × %d, %d clusters, %d tiles cut: error %.2e\n", c.tokens, c.features, c.depth, c.clusters, c.cut, error);
     // BF16 has 1.65e-3; the sums here are exact, so that kRounding isn't made up for by what the tensor cores cut off.
     if (!(error < 2.5e-3)) return 1;
   }

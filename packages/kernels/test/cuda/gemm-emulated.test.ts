@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { emulated } from './support.js'
 
 // gemm_large on the host: kernels/cuda/tests/emulation runs its threads as fibers, with a warp's and a warpgroup's instructions
-// and the copy engine emulated, and compares with the exact sum itself.
+// and the copy engine emulated, looks for races, and compares with the exact sum itself.
 
 const instances = [
   { tokens: 256, codes: 'kSymmetric', scale: 'kBf16', epilogue: 'kLinear' },
@@ -25,9 +25,10 @@ describe.skipIf(!hasCompiler)('the large GEMM on the host', () => {
   let folder: string
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'fireq-gemm-'))
-    // Without ptx.cuh and wgmma.cuh: those of the emulation are found.
+    // Without those that the emulation has its own of.
     for (const name of readdirSync(kernels)) {
-      if (/\.(cuh|h)$/.test(name) && !/^(ptx|wgmma)\./.test(name)) copyFileSync(join(kernels, name), join(folder, name))
+      if (/\.(cuh|h)$/.test(name) && !/^(ptx|wgmma|mma)[._]/.test(name))
+        copyFileSync(join(kernels, name), join(folder, name))
     }
   })
   afterAll(() => rmSync(folder, { recursive: true }))
@@ -35,7 +36,13 @@ describe.skipIf(!hasCompiler)('the large GEMM on the host', () => {
   it.each(emulated(instances, 3))('$tokens tokens, $codes, $scale, $epilogue', ({ tokens, codes, scale, epilogue }) => {
     const emulation = join(kernels, 'tests/emulation')
     const program = join(folder, `${tokens}-${codes}-${scale}-${epilogue}`)
-    const defines = [`-DTOKENS=${tokens}`, `-DCODES=${codes}`, `-DSCALE=${scale}`, `-DEPILOGUE=${epilogue}`]
+    const defines = [
+      '-DCLUSTER=2',
+      `-DTOKENS=${tokens}`,
+      `-DCODES=${codes}`,
+      `-DSCALE=${scale}`,
+      `-DEPILOGUE=${epilogue}`,
+    ]
     const source = join(emulation, 'gemm_large.cpp')
     const args = ['-std=c++20', '-O2', ...defines, `-I${folder}`, `-I${emulation}`, source, '-o', program]
     const compiled = spawnSync('c++', args, { encoding: 'utf8' })
