@@ -2,13 +2,14 @@
 #pragma once
 #include <cstdint>
 
-/// A row-major array of three dimensions, or two, of which the copy engine moves boxes, rows of a box `swizzle` bytes wide; bytes: of an
-/// element.
+/// An array of two dimensions, or three, of which the copy engine moves boxes, rows of a box `swizzle` bytes wide.
 struct CUtensorMap {
-  void* matrix;
-  int bytes;
-  int64_t width, height;
-  int boxWidth, boxHeight, swizzle;
-  int64_t depth = 1;
-  int boxDepth = 1;
+  void* data;
+  int elementBytes;
+  int64_t width, height, depth;
+  int64_t rowElements, planeElements;  // from a row's first element to the next one's, and a plane's
+  int boxWidth, boxHeight, boxDepth, swizzle;
 };
+inline CUtensorMap mapOfMatrix(void* data, int elementBytes, int64_t width, int64_t height, int boxWidth, int boxHeight, int swizzle) {
+  return {data, elementBytes, width, height, 1, width, width * height, boxWidth, boxHeight, 1, swizzle};
+}

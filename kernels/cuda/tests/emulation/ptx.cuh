@@ -165,8 +165,9 @@ inline void clusterArrive() {
   races::release(emulation::clusterBarrier.now);
   arriveAtCluster();
 }
-/// It tells of nothing but of initialized barriers.
+/// It tells of initialized barriers, and, as Hopper is (PTX promises nothing), that what this thread has used has been read.
 inline void clusterArriveRelaxed() {
+  races::releaseRelaxed(emulation::clusterBarrier.now);
   const auto found = initialized.find(emulation::current->number);
   if (found != initialized.end()) races::end({found->first, found->second}, emulation::clusterBarrier.now);
   arriveAtCluster();
@@ -186,10 +187,10 @@ inline const uint8_t *readable = nullptr, *readableEnd = nullptr;  // what bulk 
 template <class Write>
 void bring(uint32_t to, uint32_t bytes, uint32_t barrier, const char* what, const Write& write) {
   const Location l = locate(to, bytes);
-  const auto copy = races::beginCopy();
+  Barrier& b = barrierAt(barrier, what);
+  const auto copy = races::copyFor(&b);
   races::access(copy, l.block, l.at, bytes, true, what);
   write(l.bytes());
-  Barrier& b = barrierAt(barrier, what);
   races::end(copy, b.now);
   b.bytes -= bytes;
   b.endIfComplete();
@@ -204,9 +205,10 @@ inline void copyBulk(uint32_t to, const void* from, uint32_t bytes, uint32_t bar
 inline void copyToBlock(uint32_t to, uint32_t from, uint32_t bytes, uint32_t barrier) {
   if (to % 16 || from % 16 || bytes % 16) emulation::fail("a bulk copy that isn't aligned");
   const Location source = locate(from, bytes);
-  const auto reading = races::beginCopy();
+  Barrier& b = barrierAt(barrier, "a bulk copy");
+  const auto reading = races::copyFor(&b);
   races::access(reading, source.block, source.at, bytes, false, "a bulk copy to another block");
-  races::end(reading, barrierAt(barrier, "a bulk copy").now);
+  races::end(reading, b.now);
   bring(to, bytes, barrier, "a bulk copy from another block", [&](uint8_t* at) { std::memcpy(at, source.bytes(), bytes); });
 }
 inline void storeAsync(uint32_t to, float4 v, uint32_t barrier) {
@@ -214,25 +216,25 @@ inline void storeAsync(uint32_t to, float4 v, uint32_t barrier) {
   bring(to, 16, barrier, "an asynchronous store", [&](uint8_t* at) { std::memcpy(at, &v, 16); });
 }
 
-/// A box of up to three dimensions, row by row: move(element, null outside; its place in the box, swizzled as `at` lies).
+/// A box, element by element: move(the element, null outside; its place in the box, swizzled as it lies from `at` on).
 template <class Move>
 void forBox(const CUtensorMap& map, uint32_t at, int x, int y, int z, const Move& move) {
-  const int rowBytes = map.boxWidth * map.bytes, mask = map.swizzle / 16 - 1;
+  const int rowBytes = map.boxWidth * map.elementBytes, mask = map.swizzle / 16 - 1;
   if (rowBytes != map.swizzle || at % 1024) emulation::fail("a box that isn't swizzled as it lies");
   for (int i = 0; i < map.boxWidth * map.boxHeight * map.boxDepth; i++) {
-    const int64_t column = x + i % map.boxWidth, line = y + i / map.boxWidth % map.boxHeight, plane = z + i / map.boxWidth / map.boxHeight;
-    const bool inside = column < map.width && line < map.height && plane < map.depth;
-    auto* const element = static_cast<uint8_t*>(map.matrix) + ((plane * map.height + line) * map.width + column) * map.bytes;
-    const uint32_t flat = i * map.bytes;
+    const int64_t column = x + i % map.boxWidth, row = y + i / map.boxWidth % map.boxHeight, plane = z + i / map.boxWidth / map.boxHeight;
+    const bool inside = column < map.width && row < map.height && plane < map.depth;
+    auto* const element = static_cast<uint8_t*>(map.data) + (plane * map.planeElements + row * map.rowElements + column) * map.elementBytes;
+    const uint32_t flat = i * map.elementBytes;
     move(inside ? element : nullptr, flat ^ (flat >> 7 & mask) << 4);
   }
 }
-inline uint32_t boxBytes(const CUtensorMap& map) { return map.boxWidth * map.boxHeight * map.boxDepth * map.bytes; }
+inline uint32_t boxBytes(const CUtensorMap& map) { return map.boxWidth * map.boxHeight * map.boxDepth * map.elementBytes; }
 
 inline void copyTile3(uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier) {
   bring(to, boxBytes(*map), barrier, "a tile's copy", [&](uint8_t* at) {
     forBox(*map, to % kWindow, x, y, z, [&](const uint8_t* from, uint32_t place) {
-      from ? std::memcpy(at + place, from, map->bytes) : std::memset(at + place, 0, map->bytes);
+      from ? std::memcpy(at + place, from, map->elementBytes) : std::memset(at + place, 0, map->elementBytes);
     });
   });
 }
@@ -256,14 +258,14 @@ inline std::deque<std::vector<races::Copy>>& myStores() {
 }
 inline const uint8_t* takeAway(uint32_t from, uint32_t bytes, const char* what) {
   const Location l = locate(from, bytes);
-  const auto copy = races::beginCopy();
+  const auto copy = races::copyOut();
   races::access(copy, l.block, l.at, bytes, false, what);
   myStores().back().push_back(copy);
   return l.bytes();
 }
 inline void storeTile(const CUtensorMap* map, uint32_t from, int x, int y) {
   const uint8_t* const at = takeAway(from, boxBytes(*map), "a tile's store");
-  forBox(*map, from, x, y, 0, [&](uint8_t* to, uint32_t place) { to ? std::memcpy(to, at + place, map->bytes) : nullptr; });
+  forBox(*map, from, x, y, 0, [&](uint8_t* to, uint32_t place) { to ? std::memcpy(to, at + place, map->elementBytes) : nullptr; });
 }
 inline void storeBulk(void* to, uint32_t from, uint32_t bytes) { std::memcpy(to, takeAway(from, bytes, "a bulk store"), bytes); }
 inline void storeCommit() { myStores().emplace_back(); }
@@ -292,7 +294,7 @@ inline std::map<int, std::vector<AsyncCopy>> asyncCopies;
 inline void copyAsync(uint32_t to, const void* from, uint32_t bytes) {
   if (to % bytes || reinterpret_cast<uintptr_t>(from) % bytes) emulation::fail("an asynchronous copy that isn't aligned");
   const Location l = locate(to, bytes);
-  races::access(races::beginAsyncCopy(), l.block, l.at, bytes, true, "an asynchronous copy");
+  races::access(races::asyncCopy(), l.block, l.at, bytes, true, "an asynchronous copy");
   asyncCopies[emulation::current->number].push_back({l, from, bytes});
 }
 inline void copyAsync(uint32_t to, const void* from) { copyAsync(to, from, 16); }

@@ -14,11 +14,19 @@ inline uint16_t floatToBf16(float v) {
   const uint32_t bits = std::bit_cast<uint32_t>(v);
   return static_cast<uint16_t>(std::isnan(v) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-inline float e4m3ToFloat(uint8_t bits) {
+inline float decodeE4m3(int bits) {
   const int exponent = bits >> 3 & 15, mantissa = bits & 7;
   if (exponent == 15 && mantissa == 7) return NAN;
   const float v = exponent ? std::ldexp(8.f + mantissa, exponent - 10) : std::ldexp(static_cast<float>(mantissa), -9);
   return bits & 128 ? -v : v;
+}
+inline float e4m3ToFloat(uint8_t bits) {
+  static const std::array<float, 256> all = [] {
+    std::array<float, 256> values;
+    for (int i = 0; i < 256; i++) values[i] = decodeE4m3(i);
+    return values;
+  }();
+  return all[bits];
 }
 inline uint32_t pair(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
 

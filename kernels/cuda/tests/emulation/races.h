@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <vector>
 
 namespace emulation {
@@ -34,11 +35,12 @@ struct Steps {
   }
 };
 
-/// Up to which steps all has happened; and of threads' plain writes, what the copy engine and the tensor cores see.
+/// Up to which steps all has happened; of threads' plain writes, what the copy engine and the tensor cores see; and what is over, though
+/// nobody promises to see what it wrote: enough for who overwrites what was read, or what a copy brought.
 struct Clock {
-  Steps known, shown;
+  Steps known, shown, over;
 
-  void join(const Clock& other) { known.join(other.known), shown.join(other.shown); }
+  void join(const Clock& other) { known.join(other.known), shown.join(other.shown), over.join(other.over); }
 };
 
 constexpr int kLineBytes = 16;
@@ -54,18 +56,20 @@ struct Line {
   std::vector<Access> reads, writes;  // that no write has covered since
 };
 
-// Who: threads; then of each thread its cp.async's, which an arrival or a wait ends all together; then each warp's products, which its next
-// wait ends; then other copies, of which one takes the place of another that its thread knows to be over.
+// Who: threads; then of each thread its cp.async's, which an arrival or a wait ends all together; then its copies out of shared memory, which
+// end in order; then each warp's products, which its next wait ends; then a thread's copies that one barrier waits for, all of them.
 inline int current = 0, threadCount = 0, lineCount = 0;
 inline std::vector<Clock> clocks;        // of threads
 inline std::vector<uint32_t> otherSteps;  // of those that aren't threads
+inline std::map<std::pair<int, const void*>, int> announced;  // who a thread's copies for a barrier are
 inline std::vector<Line> lines;          // of all blocks of the cluster
 
 inline void begin(int threads, int blocks, int blockBytes) {
   threadCount = threads, lineCount = blockBytes / kLineBytes;
   clocks.assign(threads, {});
   for (int i = 0; i < threads; i++) clocks[i].known.raise(i, 1);
-  otherSteps.assign(threads + threads / 32, 1);
+  otherSteps.assign(2 * threads + threads / 32, 1);
+  announced.clear();
   lines.assign(static_cast<size_t>(blocks) * lineCount, {});
 }
 
@@ -79,6 +83,12 @@ inline void release(Clock& to) {
   advance();
 }
 inline void acquire(const Clock& from) { mine().join(from); }
+/// Like release, but it promises nothing of what this thread wrote. What it has read, and copies it has waited for, are over.
+inline void releaseRelaxed(Clock& to) {
+  to.over.join(mine().known);
+  to.over.join(mine().over);
+  advance();
+}
 /// What this thread knows of is seen by the copy engine and the tensor cores, too (fence.proxy.async).
 inline void fence() {
   mine().shown = mine().known;
@@ -89,6 +99,7 @@ enum class Unit { kThread, kEngine };
 
 inline bool isThread(int by) { return by < threadCount; }
 inline bool knows(const Access& a) { return mine().known.of(a.by) >= a.step; }
+inline bool isOver(const Access& a) { return mine().over.of(a.by) >= a.step; }
 inline bool sees(const Access& a) { return !isThread(a.by) || mine().shown.of(a.by) >= a.step; }
 
 /// What it races with, if it does, and why.
@@ -99,12 +110,12 @@ struct Race {
 inline Race find(int line, uint16_t bytes, bool writes, Unit unit) {
   for (const Access& a : lines[line].writes)
     if (a.bytes & bytes) {
-      if (!knows(a)) return {&a, "a race"};
+      if (!knows(a) && !(writes && !isThread(a.by) && isOver(a))) return {&a, "a race"};
       if (unit == Unit::kEngine && !writes && !sees(a)) return {&a, "no fence"};
     }
   if (writes)
     for (const Access& a : lines[line].reads)
-      if (a.bytes & bytes && !knows(a)) return {&a, "a race"};
+      if (a.bytes & bytes && !knows(a) && !isOver(a)) return {&a, "a race"};
   return {};
 }
 inline void check(int line, uint16_t bytes, bool writes, Unit unit, const char* what) {
@@ -162,19 +173,24 @@ inline bool mayRead(int block, uint32_t from, uint32_t bytes, Unit unit) {
   return may;
 }
 
-/// A copy's access that isn't over when this thread goes on.
+/// Accesses that needn't be over when this thread goes on.
 struct Copy {
   int by;
   uint32_t step;
 };
-inline Copy beginCopy() {
-  for (int i = threadCount + threadCount / 32; i < static_cast<int>(otherSteps.size()); i++)
-    if (mine().known.of(threadCount + i) >= otherSteps[i]) return {threadCount + i, ++otherSteps[i]};
-  otherSteps.push_back(1);
-  return {threadCount + static_cast<int>(otherSteps.size()) - 1, 1};
+/// One that will be over when the barrier's phase is.
+inline Copy copyFor(const void* barrier) {
+  const auto [found, isNew] = announced.try_emplace({current, barrier}, threadCount + static_cast<int>(otherSteps.size()));
+  if (isNew) otherSteps.push_back(0);
+  return {found->second, ++otherSteps[found->second - threadCount]};
 }
 /// One of the cp.async's of this thread that its next arrival or wait will end.
-inline Copy beginAsyncCopy() { return {threadCount + current, otherSteps[current]}; }
+inline Copy asyncCopy() { return {threadCount + current, otherSteps[current]}; }
+/// One out of shared memory.
+inline Copy copyOut() { return {2 * threadCount + current, ++otherSteps[threadCount + current]}; }
+/// What a warp's products read until its lanes have waited for them for the wait-th time.
+inline Copy product(uint32_t wait) { return {3 * threadCount + current / 32, wait}; }
+
 inline void access(const Copy& copy, int block, uint32_t from, uint32_t bytes, bool writes, const char* what) {
   forLines(block, from, bytes, [&](int line, uint16_t mask) {
     check(line, mask, writes, Unit::kEngine, what);
@@ -184,8 +200,6 @@ inline void access(const Copy& copy, int block, uint32_t from, uint32_t bytes, b
 /// It is over, as who acquires the clock knows.
 inline void end(const Copy& copy, Clock& clock) { clock.known.raise(copy.by, copy.step); }
 inline void endAsyncCopies(Clock& clock) { end({threadCount + current, otherSteps[current]++}, clock); }
-/// What a warp's products read until its lanes have waited for them for the wait-th time.
-inline Copy product(uint32_t wait) { return {2 * threadCount + current / 32, wait}; }
 
 }  // namespace races
 }  // namespace emulation

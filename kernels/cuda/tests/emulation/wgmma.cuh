@@ -11,13 +11,13 @@ namespace fireq::wgmma {
 /// A thread's products, group after group; the last one is open.
 using Groups = std::deque<std::vector<std::function<void()>>>;
 inline std::vector<Groups> pending;     // by thread
-inline std::vector<uint32_t> waits;     // a thread's, so far
+inline std::vector<uint32_t> waits;     // the number of a thread's next one
 inline std::vector<emulation::Meeting> warpgroups;
 
 inline const bool begins = [] {
   emulation::beforeCluster.push_back([] {
     pending.assign(emulation::clusterBlocks * emulation::blockThreads, Groups(1));
-    waits.assign(pending.size(), 0);
+    waits.assign(pending.size(), 1);
     warpgroups.assign(pending.size() / 128, emulation::Meeting(128));
   });
   return true;
@@ -44,14 +44,7 @@ void pinValues(T&) {}
 inline uint32_t descriptorLow(uint32_t address) { return address >> 4 | 1u << 16; }
 inline uint64_t descriptor(uint32_t low) { return low; }
 
-inline float valueOf(const uint8_t* e4m3) {
-  static const std::vector<float> numbers = [] {
-    std::vector<float> all(256);
-    for (int i = 0; i < 256; i++) all[i] = ptx::e4m3ToFloat(static_cast<uint8_t>(i));
-    return all;
-  }();
-  return numbers[*e4m3];
-}
+inline float valueOf(const uint8_t* e4m3) { return ptx::e4m3ToFloat(*e4m3); }
 inline float valueOf(const uint16_t* bf16) { return __uint_as_float(static_cast<uint32_t>(*bf16) << 16); }
 
 constexpr int kStepBytes = 32;  // of a row of the tile, in one product

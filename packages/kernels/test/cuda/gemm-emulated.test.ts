@@ -1,53 +1,129 @@
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { emulated } from './support.js'
 
-// gemm_large on the host: kernels/cuda/tests/emulation runs its threads as fibers, with a warp's and a warpgroup's instructions
-// and the copy engine emulated, looks for races, and compares with the exact sum itself.
-
-const instances = [
-  { tokens: 256, codes: 'kSymmetric', scale: 'kBf16', epilogue: 'kLinear' },
-  { tokens: 256, codes: 'kFull', scale: 'kFp32', epilogue: 'kSiluMul' },
-  { tokens: 128, codes: 'kFull', scale: 'kBf16', epilogue: 'kLinear' },
-  { tokens: 128, codes: 'kSymmetric', scale: 'kFp32', epilogue: 'kSiluMul' },
-]
+// The GEMMs with INT4 weights in groups of 128 on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a
+// warpgroup's instructions, clusters and the copy engine emulated, looks for races, and compares with the exact sum itself.
 
 const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
+const emulation = join(kernels, 'tests/emulation')
+
+/** One that is built, as its .cu file says, with all that is chosen at compile time. */
+interface Instance {
+  readonly name: string
+  readonly source: string
+  readonly defines: Readonly<Record<string, string>>
+}
+
+/** What follows `begin` in each line that begins so, up to the bracket, at commas. */
+function instantiations(file: string, begin: string): string[][] {
+  const lines = readFileSync(join(kernels, file), 'utf8').split('\n')
+  const found = lines.filter((line) => line.startsWith(begin) && line.endsWith(')'))
+  if (found.length === 0) throw new Error(`Expected a line that begins with ${begin} in ${file}`)
+  return found.map((line) =>
+    line
+      .slice(begin.length, -1)
+      .split(',')
+      .map((argument) => argument.trim()),
+  )
+}
+
+const epilogues = ['Epilogue::kLinear', 'Epilogue::kSiluMul']
+const codes = ['Codes::kSymmetric', 'Codes::kFull']
+const scales = ['ScaleType::kBf16', 'ScaleType::kFp32']
+
+/** All combinations of one of each. */
+const product = (...sets: readonly (readonly string[])[]): string[][] =>
+  sets.reduce<string[][]>((all, set) => all.flatMap((some) => set.map((one) => [...some, one])), [[]])
+
+/** Kernels whose clusters cut K: config<what the .cu says, a kind>. */
+function split(file: string, begin: string, kernel: string, config: string, kinds: readonly string[][]): Instance[] {
+  return instantiations(`${file}.cu`, begin).flatMap(([name, ...args]) =>
+    kinds.map((kind) => ({
+      name: [name, ...kind].join(' '),
+      source: 'gemm_split.cpp',
+      defines: { HEADER: `"${file}.cuh"`, KERNEL: kernel, CONFIG: `${config}<${[...args, ...kind].join(',')}>` },
+    })),
+  )
+}
+
+const small = split(
+  'gemm_small',
+  'FIREQ_GEMM_SMALL_KINDS(',
+  'gemmSmall',
+  'GemmSmallConfig',
+  product(epilogues, codes, scales),
+)
+const medium = split(
+  'gemm_medium',
+  'FIREQ_GEMM_MEDIUM_KINDS(',
+  'gemmMedium',
+  'GemmMediumConfig',
+  product(epilogues, codes, scales),
+)
+const large = instantiations('gemm_large.cu', 'FIREQ_GEMM_LARGE_KINDS(').flatMap(
+  ([name, parts, depth, tokens, stages]) =>
+    product(codes, scales, epilogues).map(([code, scale, epilogue]) => ({
+      name: [name, code, scale, epilogue].join(' '),
+      source: 'gemm_large.cpp',
+      defines: {
+        CONFIG: `GemmLargeConfig<${[parts, depth, tokens, 2, stages, 8, code, scale].join(',')}>`,
+        EPILOGUE: epilogue!.replace('Epilogue::', ''),
+      },
+    })),
+)
+const bf16 = split(
+  'gemm_w4a16',
+  'FIREQ_W4A16_KINDS(FIREQ_W4A16, ',
+  'gemmW4a16',
+  'GemmW4a16Config',
+  product(epilogues, scales),
+)
+const bf16Large = instantiations('gemm_w4a16.cu', 'FIREQ_W4A16_KINDS(FIREQ_W4A16_LARGE, ').flatMap(([name, ...args]) =>
+  product(epilogues, scales).map((kind) => ({
+    name: [name, ...kind].join(' '),
+    source: 'gemm_w4a16_large.cpp',
+    defines: { CONFIG: `GemmW4a16LargeConfig<${[...args, ...kind].join(',')}>` },
+  })),
+)
+
+// step: without FIREQ_SLOW_TESTS every so manieth, so that small and large tiles, both epilogues, codes and scales are among them.
+const families: readonly (readonly [name: string, instances: readonly Instance[], step: number])[] = [
+  ['up to 32 tokens', small, 13],
+  ['up to 512 tokens', medium, 21],
+  ['many tokens', large, 13],
+  ['BF16 activations', bf16, 15],
+  ['many tokens, BF16 activations', bf16Large, 4],
+]
+
 const hasCompiler =
   spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
-if (!hasCompiler) console.log('skipped: the large GEMM on the host: needs c++ on x64 Linux')
+if (!hasCompiler) console.log('skipped: the GEMMs on the host: needs c++ on x64 Linux')
 
-describe.skipIf(!hasCompiler)('the large GEMM on the host', () => {
+describe.skipIf(!hasCompiler)('the GEMMs on the host', () => {
   let folder: string
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'fireq-gemm-'))
-    // Without those that the emulation has its own of.
     for (const name of readdirSync(kernels)) {
-      if (/\.(cuh|h)$/.test(name) && !/^(ptx|wgmma|mma)[._]/.test(name))
+      if (/\.(cuh|h)$/.test(name) && !existsSync(join(emulation, name)))
         copyFileSync(join(kernels, name), join(folder, name))
     }
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  it.each(emulated(instances, 3))('$tokens tokens, $codes, $scale, $epilogue', ({ tokens, codes, scale, epilogue }) => {
-    const emulation = join(kernels, 'tests/emulation')
-    const program = join(folder, `${tokens}-${codes}-${scale}-${epilogue}`)
-    const defines = [
-      '-DCLUSTER=2',
-      `-DTOKENS=${tokens}`,
-      `-DCODES=${codes}`,
-      `-DSCALE=${scale}`,
-      `-DEPILOGUE=${epilogue}`,
-    ]
-    const source = join(emulation, 'gemm_large.cpp')
-    const args = ['-std=c++20', '-O2', ...defines, `-I${folder}`, `-I${emulation}`, source, '-o', program]
-    const compiled = spawnSync('c++', args, { encoding: 'utf8' })
-    expect(compiled.status, compiled.stderr).toBe(0)
-    const { status, stdout } = spawnSync(program, { encoding: 'utf8' })
-    expect(status, stdout).toBe(0)
+  describe.each(families)('%s', (_, instances, step) => {
+    it.each(emulated(instances, step))('$name', ({ name, source, defines }) => {
+      const program = join(folder, name.replaceAll(/\W/g, '-'))
+      const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
+      const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, join(emulation, source)]
+      const compiled = spawnSync('c++', [...args, '-o', program], { encoding: 'utf8' })
+      expect(compiled.status, compiled.stderr).toBe(0)
+      const { status, stdout } = spawnSync(program, { encoding: 'utf8' })
+      expect(status, stdout).toBe(0)
+    })
   })
 })
