@@ -99,69 +99,9 @@ function packedNode() {
 }
 
 function writeRunner() {
-  writeFileSync(
-    join(out, 'run.sh'),
-    `#!/bin/sh
-# Runs fireq's GPU tests, then its benchmarks: run.sh [test | bench | attention | sanitize] [options of the tests or the benchmarks, a pattern]
-set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-what=\${1:-all}
-[ $# -eq 0 ] || shift
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-if [ -f "$here/node.xz" ]; then
-  if command -v xz >/dev/null; then
-    xz -dc "$here/node.xz" >"$work/node"
-  elif command -v python3 >/dev/null; then
-    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' \\
-      "$here/node.xz" "$work/node"
-  else
-    echo 'run.sh needs xz or python3 to unpack node' >&2
-    exit 1
-  fi
-  chmod +x "$work/node"
-  node=$work/node
-else
-  node=node
-fi
-
-export FIREQ_ADDON="$here/fireq.node"
-export FIREQ_COMMIT="\${FIREQ_COMMIT:-${commit()}}"
-bench() {
-  "$node" "$here/bench.mjs"
-  "$node" "$here/repro.mjs" bench gemm "$@"
-}
-attention() {
-  "$node" "$here/repro.mjs" bench attention "$@"
-}
-case $what in
-  test) "$node" --test-reporter=spec "$@" "$here/tests.mjs" ;;
-  bench) bench "$@" ;;
-  attention) attention "$@" ;;
-  all)
-    "$node" --test-reporter=spec "$here/tests.mjs"
-    bench
-    attention
-    ;;
-  sanitize)
-    # The tests provoke errors of the API, which they check themselves.
-    failed=
-    for tool in memcheck racecheck initcheck synccheck; do
-      echo "$tool:"
-      compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 3 --show-backtrace no \\
-        "$node" --test-reporter=dot --test-name-pattern="\${1:-small:}" "$here/tests.mjs" || failed="$failed $tool"
-    done
-    [ -z "$failed" ] || { echo "not clean:$failed" >&2; exit 3; }
-    ;;
-  *)
-    echo "expected test, bench, attention or sanitize but received '$what'" >&2
-    exit 2
-    ;;
-esac
-`,
-    { mode: 0o755 },
-  )
+  copyFileSync(join(root, 'scripts/gpu-run.sh'), join(out, 'run.sh'))
+  chmodSync(join(out, 'run.sh'), 0o755)
+  writeFileSync(join(out, 'commit'), commit())
 }
 
 /** What the addon and the scripts were made from; marked if there are changes that aren't in it. */

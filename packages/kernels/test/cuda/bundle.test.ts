@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -25,15 +25,38 @@ describe.skipIf(!hasKernels || cudaStatus().usable)('the bundle for a machine wi
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  const run = (...args: string[]) => {
-    const env = { ...process.env, NODE_OPTIONS: '' }
-    return spawnSync('sh', [join(folder, 'gpu/run.sh'), ...args], { cwd: tmpdir(), encoding: 'utf8', env })
+  const run = (what: string, args: readonly string[] = [], more: Readonly<Record<string, string>> = {}) => {
+    const env = { ...process.env, NODE_OPTIONS: '', ...more }
+    return spawnSync('sh', [join(folder, 'gpu/run.sh'), what, ...args], { cwd: tmpdir(), encoding: 'utf8', env })
   }
 
   it.each(['test', 'bench', 'attention'])('%s says that there is no GPU, and why', (what) => {
     const { status, stdout, stderr } = run(what)
     expect(status, stderr).toBe(0)
     expect(stdout).toMatch(/^skipped: no GPU: no NVIDIA driver: libcuda\.so\.1/m)
+  })
+
+  it('runs the small tests under each tool of compute-sanitizer, and tells which are not content', () => {
+    const pretended = join(folder, 'sanitizer')
+    const script = `#!/bin/sh\necho "$@" >>"$0.log"\ncase "$*" in *racecheck*) exit 3 ;; esac\n`
+    writeFileSync(pretended, script, { mode: 0o755 })
+    const { status, stderr } = run('sanitize', ['small: one', '--num-cuda-barriers', '64'], {
+      COMPUTE_SANITIZER: pretended,
+    })
+    expect(status).toBe(3)
+    expect(stderr).toBe('not clean: racecheck\n')
+    const calls = readFileSync(`${pretended}.log`, 'utf8').trim().split('\n')
+    expect(calls[0]).toBe('--version')
+    expect(calls.slice(1).map((call) => call.split(' ')[1])).toEqual([
+      'memcheck',
+      'racecheck',
+      'initcheck',
+      'synccheck',
+    ])
+    for (const call of calls.slice(1)) {
+      expect(call).toContain(' --num-cuda-barriers 64 ')
+      expect(call).toContain(' --test-name-pattern=small: one ')
+    }
   })
 
   it('refuses what it does not know', () => {
