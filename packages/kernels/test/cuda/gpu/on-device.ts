@@ -124,6 +124,25 @@ export async function check(device: CudaDevice, random: Random, spec: ProblemSpe
   }
 }
 
+/** The same bits every time: alone, started while the launch before runs, and in a graph. */
+export async function checkRepeats(device: CudaDevice, random: Random, spec: ProblemSpec): Promise<void> {
+  using stream = device.createStream()
+  using on = await OnDevice.create(device, stream, makeProblem(random, spec))
+  on.run(stream)
+  const wanted = (await on.written(stream)).slice()
+  using graph = stream.capture(() => {
+    for (let i = 0; i < 4; i++) on.run(stream, true)
+  })
+  for (let i = 0; i < 3; i++) {
+    on.poison(stream)
+    for (let j = 0; j < 5; j++) on.run(stream, true)
+    assert.deepEqual(await on.written(stream), wanted)
+    on.poison(stream)
+    stream.replay(graph, 'four linears')
+    assert.deepEqual(await on.written(stream), wanted)
+  }
+}
+
 function mostRelative({ output }: Problem, { accumulate, weight }: CudaLinear): number {
   if (output !== 'f32' || accumulate === 'fast') return 6e-3
   return weight.kind === 'bf16' ? 2e-5 : 1e-3

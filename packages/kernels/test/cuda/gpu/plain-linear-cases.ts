@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { CudaLinear } from '../../../src/cuda/linear.js'
 import type { GpuCase } from './gpu-case.js'
 import { type InputKind, makeProblem, type ProblemSpec, type ScaleKind } from './linear-problem.js'
-import { check, OnDevice } from './on-device.js'
+import { check, checkRepeats, OnDevice } from './on-device.js'
 
 // Odd M, a row short of a tile and one more, few and many groups, N beyond a block and short of one.
 const shapes: readonly (readonly [m: number, n: number, k: number])[] = [
@@ -129,21 +129,7 @@ export const plainLinearCases: readonly GpuCase[] = [
           [7, 528, 2048],
           [200, 1040, 1024],
         ] as const) {
-          using stream = device.createStream()
-          using on = await OnDevice.create(device, stream, makeProblem(random, { m, n, k, ...kind }))
-          on.run(stream)
-          const wanted = (await on.written(stream)).slice()
-          using graph = stream.capture(() => {
-            for (let i = 0; i < 4; i++) on.run(stream, true)
-          })
-          for (let i = 0; i < 3; i++) {
-            on.poison(stream)
-            for (let j = 0; j < 5; j++) on.run(stream, true)
-            assert.deepEqual(await on.written(stream), wanted)
-            on.poison(stream)
-            stream.replay(graph, 'four linears')
-            assert.deepEqual(await on.written(stream), wanted)
-          }
+          await checkRepeats(device, random, { m, n, k, ...kind })
         }
       }
     },

@@ -1,7 +1,6 @@
-import assert from 'node:assert/strict'
 import type { GpuCase } from './gpu-case.js'
-import { type InputKind, makeProblem, type ProblemSpec, type ScaleKind } from './linear-problem.js'
-import { check, OnDevice } from './on-device.js'
+import type { InputKind, ProblemSpec, ScaleKind } from './linear-problem.js'
+import { check, checkRepeats } from './on-device.js'
 
 // Every tile, odd M, a row short of a tile and one more, few and many groups, N beyond a block and short of one.
 const shapes: readonly (readonly [m: number, n: number, k: number])[] = [
@@ -74,21 +73,7 @@ export const w4a16Cases: readonly GpuCase[] = [
         [200, 1040, 1024],
         [700, 1040, 1024],
       ] as const) {
-        using stream = device.createStream()
-        using on = await OnDevice.create(device, stream, makeProblem(random, w4a16({ m, n, k })))
-        on.run(stream)
-        const wanted = (await on.written(stream)).slice()
-        using graph = stream.capture(() => {
-          for (let i = 0; i < 4; i++) on.run(stream, true)
-        })
-        for (let i = 0; i < 3; i++) {
-          on.poison(stream)
-          for (let j = 0; j < 5; j++) on.run(stream, true)
-          assert.deepEqual(await on.written(stream), wanted)
-          on.poison(stream)
-          stream.replay(graph, 'four linears')
-          assert.deepEqual(await on.written(stream), wanted)
-        }
+        await checkRepeats(device, random, w4a16({ m, n, k }))
       }
     },
   },
