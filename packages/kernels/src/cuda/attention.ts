@@ -67,8 +67,9 @@ export function attendDecode(stream: CudaStream, op: AttendDecode): void {
  * first each key-value head's tokens become FP8 tiles in the batch's memory, then both products are FP8. Probabilities are E4M3 as
  * in the op's `probabilities: 'e4m3'`, but scaled and with the value's scale in them, and scores are FP16, so exponents of more than a
  * few hundred lose their last bits (kernels/cuda/attention_prefill_softmax.cuh). The cache is INT4, or E4M3; with the batch's
- * `chunk` new tokens' keys and values are in FP8 and the others' INT4 (the paper's evaluation has all of them INT4). Only enqueues; for
- * no new tokens nothing.
+ * `chunk` new tokens' keys and values are in FP8 and the others' INT4 (the paper's evaluation has all of them INT4). A BF16 cache is
+ * a baseline without FP8: queries, keys, values and probabilities meet in BF16, without tiles, slower. Only enqueues; for no new tokens
+ * nothing.
  */
 export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   const { batch, layer, q, qScale, out, softmaxScale = batch.cache.spec.headDim ** -0.5, dependent = false } = op
@@ -79,6 +80,17 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
   const pages = cache.layer(layer, what)
   if (tokens === 0) return
   const { tiles, attend } = prefillKernels(cache, what, chunk)
+  const shapeOf = ({ info }: typeof attend, x: number, y: number) =>
+    ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
+  if (tiles === undefined) {
+    const fields = [
+      ...[q, qScale, pages, tables.pageTable, tables.work, out],
+      ...[numAttentionHeads, numKeyValueHeads, pagesPerSequence].map(i32),
+      f32(softmaxScale),
+    ]
+    stream.launch(attend.kernel, shapeOf(attend, workCount, numKeyValueHeads), [{ fields }], what)
+    return
+  }
   const decoding = [
     ...[pages, tables.pageTable, tables.tiles, tables.decoded],
     ...[numKeyValueHeads, pagesPerSequence].map(i32),
@@ -89,8 +101,6 @@ export function attendPrefill(stream: CudaStream, op: AttendPrefill): void {
     ...[workCount, numAttentionHeads, numKeyValueHeads].map(i32),
     f32(softmaxScale),
   ]
-  const shapeOf = ({ info }: typeof tiles, x: number, y: number) =>
-    ({ grid: [x, y, 1], block: [info.threads, 1, 1], sharedBytes: info.sharedBytes, dependent }) as const
   stream.launch(tiles.kernel, shapeOf(tiles, tileCount, numKeyValueHeads), [{ fields: decoding }], what)
   stream.launch(attend.kernel, shapeOf(attend, batch.blocks, 1), [{ fields: attending }], what)
 }

@@ -4,7 +4,7 @@ import { type AttentionKernel, attentionKernel } from './attention-info.js'
 import { expect, expectGroups, expectWhole } from './checks.js'
 import { type CudaKvCache, KV_PAGE_TOKENS } from './kv-cache.js'
 import { type KvSequence, sequenceTables } from './kv-sequences.js'
-import { planPrefill } from './prefill-plan.js'
+import { type PrefillPlan, planDirectPrefill, planPrefill } from './prefill-plan.js'
 import type { CudaBuffer } from './resources.js'
 import type { CudaStream } from './stream.js'
 
@@ -25,7 +25,10 @@ export interface PrefillBatchOptions {
   readonly chunk?: CudaKvCache
 }
 
-/** What attendPrefill reads of it; see AttentionTilesParams and AttentionPrefillParams. */
+/**
+ * What attendPrefill reads of it; see AttentionTilesParams and AttentionPrefillParams. Over a BF16 cache there are no tiles, and work is
+ * AttentionPrefillDirectParams'.
+ */
 export interface PrefillTables {
   readonly pageTable: CudaBuffer
   readonly tiles: CudaBuffer
@@ -83,10 +86,9 @@ export class PrefillBatch implements Handle {
     const { numKeyValueHeads } = cache.spec
     const what = `prefill batch of ${sequences.length} sequences, ${numAttentionHeads} attention heads`
     expectGroups(what, numAttentionHeads, numKeyValueHeads)
-    const { tiles, attend } = prefillKernels(cache, what, chunk)
+    const kernels = prefillKernels(cache, what, chunk)
     const { pageTable, pagesPerSequence, positions, slots } = sequenceTables(cache, sequences, what)
-    const { multiprocessors } = cache.device.info
-    const plan = planPrefill(sequences, numAttentionHeads, attend.info.queries, multiprocessors)
+    const plan = planFor(kernels, cache, options, what)
     expectWhole(what, 'rows of q', positions.length * numAttentionHeads, 0, 2 ** 31 - 1)
     const { chunkPageTable, chunkSlots } = chunkTables(chunk, sequences, pagesPerSequence, what)
     const data = { pageTable, tiles: plan.tiles, work: plan.work, positions, slots, chunkPageTable, chunkSlots }
@@ -101,7 +103,7 @@ export class PrefillBatch implements Handle {
         slots: slots.byteLength,
         chunkPageTable: chunkPageTable.byteLength,
         chunkSlots: chunkSlots.byteLength,
-        decoded: tileCount * numKeyValueHeads * tiles.info.bytes,
+        decoded: tileCount * numKeyValueHeads * (kernels.tiles?.info.bytes ?? 0),
       },
       what,
     )
@@ -136,15 +138,17 @@ export class PrefillBatch implements Handle {
   }
 }
 
+/** The kernels of a prefill: what makes tiles, and what attends to them, or directly to the cache. */
+export interface PrefillKernels {
+  readonly tiles: AttentionKernel | undefined
+  readonly attend: AttentionKernel
+}
+
 /**
- * What makes tiles of a cache (INT4 or E4M3; INT4 with new tokens from a chunk), and what multiplies them, whatever they were made of;
- * a BackendError for caches that there is none for.
+ * What makes tiles of a cache (INT4 or E4M3; INT4 with new tokens from a chunk), and what multiplies them, whatever they were made of; for
+ * a BF16 cache what attends to it directly. A BackendError for caches that there is none for.
  */
-export function prefillKernels(
-  cache: CudaKvCache,
-  what: string,
-  chunk?: CudaKvCache,
-): { readonly tiles: AttentionKernel; readonly attend: AttentionKernel } {
+export function prefillKernels(cache: CudaKvCache, what: string, chunk?: CudaKvCache): PrefillKernels {
   const { numLayers, numKeyValueHeads, headDim } = cache.spec
   if (chunk !== undefined) {
     const found = chunk.spec
@@ -155,8 +159,24 @@ export function prefillKernels(
     const wanted = `a chunk's cache in e4m3, ${numLayers} layers, ${numKeyValueHeads} heads of ${headDim}`
     expect(found.format.dtype === 'e4m3' && isAlike, what, wanted, describe(chunk))
   }
+  if (chunk === undefined && cache.spec.format.dtype === 'bf16')
+    return { tiles: undefined, attend: cache.kernel('attention_prefill', what) }
   const tiles = cache.kernel(chunk === undefined ? 'attention_tiles' : 'attention_tiles_chunk', what)
   return { tiles, attend: attentionKernel(cache.device, `attention_prefill_d${headDim}`) }
+}
+
+function planFor(
+  { tiles, attend }: PrefillKernels,
+  cache: CudaKvCache,
+  { sequences, numAttentionHeads }: PrefillBatchOptions,
+  what: string,
+): PrefillPlan {
+  const { queries } = attend.info
+  if (tiles !== undefined) return planPrefill(sequences, numAttentionHeads, queries, cache.device.info.multiprocessors)
+  const group = numAttentionHeads / cache.spec.numKeyValueHeads
+  expect(group <= queries, what, `at most ${queries} attention heads a key-value head of a BF16 cache`, group)
+  const work = planDirectPrefill(sequences, Math.floor(queries / group))
+  return { tiles: new Int32Array(0), work, blocks: work.length / 4 }
 }
 
 /** Where a chunk's cache has the new tokens: [sequences, pagesPerSequence] by the tokens of the sequence, −1 elsewhere; and slots. */

@@ -3,8 +3,8 @@ const TILE_TOKENS = 128
 /** What an item costs beside its tiles, in tiles. */
 const ITEM_COST = 2
 
-/** [sequence's first tile, first query's row, queries, tokens that the first one sees] */
-type Item = readonly [tile: number, row: number, queries: number, sees: number]
+/** [sequence's first tile (or the sequence), first query's row, queries, tokens that the first one sees] */
+type Item = readonly [place: number, row: number, queries: number, sees: number]
 
 /** What kernels/cuda/attention_prefill_feed.cuh says of its `tiles` and `work`. */
 export interface PrefillPlan {
@@ -37,6 +37,22 @@ export function planPrefill(
   )
   const blocks = Math.min(items.length, multiprocessors)
   return { tiles, work: share(items, blocks), blocks }
+}
+
+/**
+ * For attention_prefill_direct.cuh: [items, 4] of a sequence, its first new token's row, new tokens (`tokens` at most), and tokens that the
+ * first one sees; those that see most first.
+ */
+export function planDirectPrefill(sequences: readonly PrefillLength[], tokens: number): Int32Array {
+  const items: Item[] = []
+  let row = 0
+  sequences.forEach(({ length, newTokens }, s) => {
+    for (let at = 0; at < newTokens; at += tokens)
+      items.push([s, row + at, Math.min(tokens, newTokens - at), length - newTokens + at + 1])
+    row += newTokens
+  })
+  items.sort((a, b) => b[2] + b[3] - (a[2] + a[3]))
+  return Int32Array.from(items.flat())
 }
 
 /** A piece ends where a tile of its context does, so that one tile alone hides tokens from some of its queries. */

@@ -31,7 +31,8 @@ it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this 
   const dims = [64, 128].map((headDim) => `d${headDim}`)
   const tiles = ['sym', 'asym', 'e4m3'].flatMap((format) => dims.map((dim) => `attention_tiles_${format}_${dim}`))
   const chunks = ['sym', 'asym'].flatMap((format) => dims.map((dim) => `attention_tiles_chunk_${format}_${dim}`))
-  const prefill = [...tiles, ...chunks, ...dims.map((dim) => `attention_prefill_${dim}`)]
+  const attend = ['prefill', 'prefill_bf16'].flatMap((family) => dims.map((dim) => `attention_${family}_${dim}`))
+  const prefill = [...tiles, ...chunks, ...attend]
   const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
     [64, 128].map((headDim) => `${format}_d${headDim}`),
   )
@@ -423,6 +424,19 @@ describeKernels('attention on a pretended GPU', () => {
       )
     })
 
+    it('attends to a BF16 cache directly, in one launch without tiles', async () => {
+      const batch = await makePrefill(makeCache({ ...symmetric, format: { dtype: 'bf16' } }), sequences)
+      expect(batch.tables.decoded.bytes).toBe(0)
+      const op = { batch, layer: 1, ...operands(138, 16) }
+      using graph = stream.capture(() => attendPrefill(stream, { ...op, dependent: true }))
+      stream.replay(graph, 'prefill')
+      expect(driver.get('launches')).toBe(1)
+      expect(shape()).toMatchObject({ grid: [batch.workCount, 4, 1], threads: 256, dependent: 1 })
+      expect(ints(48, 3)).toEqual([16, 4, batch.pagesPerSequence])
+      expect(driver.lastArguments().getFloat32(60, true)).toBe(Math.fround(128 ** -0.5))
+      expect(new Set(words(6)).size).toBe(6)
+    })
+
     it('has a block a multiprocessor at most, can be captured, and does nothing for no new tokens', async () => {
       const cache = makeCache()
       const long = await makePrefill(cache, [
@@ -443,8 +457,13 @@ describeKernels('attention on a pretended GPU', () => {
     it('says what it does not take', async () => {
       const cache = makeCache()
       const what = 'prefill batch of 1 sequences, 16 attention heads'
-      await expect(makePrefill(makeCache({ ...symmetric, format: { dtype: 'bf16' } }), sequences)).rejects.toThrow(
-        'prefill batch of 2 sequences, 16 attention heads: expected a cache that attention_tiles takes but received BF16, heads of 128',
+      const bf16 = makeCache({ ...symmetric, format: { dtype: 'bf16' } })
+      await expect(makePrefill(bf16, sequences, 4 * 113)).rejects.toThrow(
+        'prefill batch of 2 sequences, 452 attention heads: expected at most 112 attention heads a key-value head of a BF16 cache but received 113',
+      )
+      const chunk = makeCache(e4m3)
+      await expect(PrefillBatch.create(stream, bf16, { sequences, numAttentionHeads: 16, chunk })).rejects.toThrow(
+        'expected a cache that attention_tiles_chunk takes but received BF16, heads of 128',
       )
       const refused = (sequence: PrefillSequence, heads?: number) =>
         expect(makePrefill(cache, [sequence], heads)).rejects

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -66,9 +66,8 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
   let folder: string
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'fireq-decode-'))
-    // Without ptx.cuh: that of the emulation is found.
     for (const name of readdirSync(kernels)) {
-      if (/^(attention_decode.*\.(cuh|h)|kv_layout\.cuh)$/.test(name))
+      if (/\.(cuh|h)$/.test(name) && !existsSync(join(kernels, 'tests/emulation', name)))
         copyFileSync(join(kernels, name), join(folder, name))
     }
   })

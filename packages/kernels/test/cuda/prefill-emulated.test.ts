@@ -1,16 +1,17 @@
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { f32ToE4m3Bits } from '@fireq/formats'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { planPrefill } from '../../src/cuda/prefill-plan.js'
+import { planDirectPrefill, planPrefill } from '../../src/cuda/prefill-plan.js'
 import { Random } from '../conformance/random.js'
 import {
   type AttentionProblem,
   type AttentionSpec,
   compareAttention,
+  DECODE_BF16,
   describeAttention,
   makeAttention,
   PREFILL,
@@ -22,6 +23,7 @@ import { emulated } from './support.js'
 // instructions emulated.
 
 const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
+const emulation = join(kernels, 'tests/emulation')
 const hasCompiler =
   spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
 if (!hasCompiler) console.log('skipped: prefill kernels on the host: needs c++ on x64 Linux')
@@ -61,18 +63,16 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
   let folder: string
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'fireq-prefill-'))
-    // Without ptx.cuh and wgmma.cuh: those of the emulation are found.
     for (const name of readdirSync(kernels)) {
-      if (/^(attention_prefill.*|kv_layout|ring)\.cuh$/.test(name))
+      if (/\.(cuh|h)$/.test(name) && !existsSync(join(emulation, name)))
         copyFileSync(join(kernels, name), join(folder, name))
     }
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  const compile = (program: string, defines: Readonly<Record<string, string | number>>) => {
-    const emulation = join(kernels, 'tests/emulation')
+  const compile = (program: string, defines: Readonly<Record<string, string | number>>, main = 'attention_prefill') => {
     const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
-    const source = join(emulation, 'attention_prefill.cpp')
+    const source = join(emulation, `${main}.cpp`)
     const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, source, '-o', program]
     const compiled = spawnSync('c++', args, { encoding: 'utf8' })
     expect(compiled.status, compiled.stderr).toBe(0)
@@ -126,6 +126,26 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
       await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
     },
   )
+
+  const source = readFileSync(join(kernels, 'attention_prefill_bf16.cu'), 'utf8')
+  const direct = [...source.matchAll(/^FIREQ_ATTENTION_PREFILL_DIRECT\(\w+, (\d+), (\d+), (\d+)\)$/gm)].map(
+    ([, ...args]) => {
+      const [headDim, warps, stages] = args.map(Number) as [number, number, number]
+      return { headDim, warps, stages }
+    },
+  )
+  it.each(direct)('BF16, heads of $headDim: agree with the reference', async ({ headDim, warps, stages }) => {
+    const program = join(folder, `bf16-${headDim}`)
+    compile(program, { HEAD_DIM: headDim, WARPS: warps, STAGES: stages }, 'attention_prefill_direct')
+    const random = new Random(headDim)
+    const wide: Case = { heads: 5, keyHeads: 1, sequences: [[40, 40]], blocks: 1 }
+    const long: Case = { heads: 1, keyHeads: 1, sequences: [[32 * (2 * stages + 1), 9]], blocks: 1 }
+    for (const { sequences, blocks: _, ...spec } of [...cases, wide, long]) {
+      const pairs = sequences.map(([length, newTokens]) => ({ length, newTokens }))
+      const problem = makeAttention(random, { format: 'bf16', headDim, ...spec, sequences: pairs })
+      await compareAttention(describeAttention(problem), runDirect(program, problem, 16 * warps), problem, DECODE_BF16)
+    }
+  })
 })
 
 /** A row a sequence: its pages from that of token `from` on, −1 elsewhere. */
@@ -140,13 +160,39 @@ function tableOf({ pagesOf }: AttentionProblem, from: (sequence: number) => numb
 
 /** What the two launches make of a problem; chunk: where the new tokens are. */
 function run(program: string, problem: AttentionProblem, blocks: number, chunk?: AttentionProblem): Uint16Array {
-  const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
+  const { heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
   const plan = planPrefill(sequences, heads, 128, blocks)
   const columns = Math.max(...pagesOf.map((pages) => pages.length))
   const sizes = [plan.tiles.length / 4, keyHeads, columns, plan.work.length / 4, heads, rows, plan.blocks]
   const caches = Uint8Array.from([...problem.cache, ...(chunk?.cache ?? [])])
   const parts = [caches, tableOf(problem, () => 0), plan.tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, plan.work]
   if (chunk !== undefined) parts.push(tableOf(chunk, (s) => sequences[s]!.length - sequences[s]!.newTokens))
+  return runProgram(program, problem, sizes, parts)
+}
+
+/** What the kernel for BF16 caches makes of it. */
+function runDirect(program: string, problem: AttentionProblem, queries: number): Uint16Array {
+  const { heads, keyHeads, pagesOf, q, qScale, rows, sequences, cache } = problem
+  const work = planDirectPrefill(sequences, Math.floor((queries * keyHeads) / heads))
+  const columns = Math.max(...pagesOf.map((pages) => pages.length))
+  const sizes = [keyHeads, columns, work.length / 4, heads, rows]
+  return runProgram(program, problem, sizes, [
+    cache,
+    tableOf(problem, () => 0),
+    Uint8Array.from(q, f32ToE4m3Bits),
+    qScale,
+    work,
+  ])
+}
+
+type Part = Uint8Array | Int32Array | Float32Array
+
+function runProgram(
+  program: string,
+  { headDim = 128 }: AttentionProblem,
+  sizes: readonly number[],
+  parts: readonly Part[],
+) {
   const behind = parts.flatMap((part) => [BigInt64Array.of(BigInt(part.byteLength)), part])
   const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...behind]
   const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { planPrefill } from '../../src/cuda/prefill-plan.js'
+import { planDirectPrefill, planPrefill } from '../../src/cuda/prefill-plan.js'
 import { Random } from '../conformance/random.js'
 
 const rowsOf = (values: Int32Array) =>
@@ -69,5 +69,25 @@ describe('the plan of a prefill', () => {
       })
       expect(Math.max(...loads) - Math.min(...loads), what).toBeLessThanOrEqual(Math.max(...costs))
     }
+  })
+})
+
+describe('the plan of a prefill over a BF16 cache', () => {
+  it('covers every new token once, what sees most first', () => {
+    const sequences = [
+      { length: 60, newTokens: 60 },
+      { length: 64, newTokens: 0 },
+      { length: 1000, newTokens: 29 },
+      { length: 1, newTokens: 1 },
+    ]
+    expect(rowsOf(planDirectPrefill(sequences, 28))).toEqual([
+      [2, 88, 1, 1000],
+      [2, 60, 28, 972],
+      [0, 56, 4, 57],
+      [0, 28, 28, 29],
+      [0, 0, 28, 1],
+      [3, 89, 1, 1],
+    ])
+    expect(planDirectPrefill([{ length: 5, newTokens: 0 }], 28).length).toBe(0)
   })
 })

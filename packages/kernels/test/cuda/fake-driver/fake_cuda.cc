@@ -372,7 +372,7 @@ struct Signature {
 static const Signature kSignatures[] = {
     {"read_memory", {8, 4, 4, 8}}, {"quantize_tokens_", {8, 8, 8, 4}}, {"rms_norm_quantize_", {8, 8, 4, 8, 8, 4, 4}},
     {"attention_store_", {88}},    {"attention_decode_", {104}},        {"attention_tiles_", {40}},
-    {"attention_prefill_", {56}},  {"attention_tiles_chunk_", {56}}};  // the last one that fits counts
+    {"attention_prefill_", {56}},  {"attention_tiles_chunk_", {56}},    {"attention_prefill_bf16_", {64}}};  // the last one that fits counts
 static std::vector<int64_t> parametersOf(const void* function) {
   for (const Signature& known : kSignatures)
     if (function == &known && state->parameters == 1) return known.bytes;
@@ -395,6 +395,7 @@ static Info kAttentionInfos[] = {{"attention_store_", {128, 16384, 8, 4, 0}},
                                  {"attention_decode_q8", {128, 67584, 0, 8, 8320}},
                                  {"attention_decode_q16", {128, 67584, 0, 16, 8320}},
                                  {"attention_tiles_", {128, 52000, 0, 0, 33792}},
+                                 {"attention_prefill_bf16_", {256, 140000, 0, 112, 0}},
                                  {"attention_prefill_", {384, 150000, 0, 128, 0}}};
 // The one constant that a kernel has: of attention what it is, of a GEMM what its name says, as kernels/cuda/kernel_info.h has it.
 EXPORT int cuModuleGetGlobal_v2(uint64_t* address, size_t* bytes, int* module, const char* symbol) {

@@ -90,14 +90,14 @@ export const smallCases: readonly GpuCase[] = [
       }),
     ),
   ),
-  ...(['symmetric', 'asymmetric', 'e4m3'] as const).flatMap((format) =>
+  ...formats.flatMap((format) =>
     [64, 128].map(
       (headDim): GpuCase => ({
         name: `small: prefills, ${format}, heads of ${headDim}`,
         async run(device, random) {
           const shape = { format, headDim, heads: 2, keyHeads: 1, sequences: news([300, 140], [65, 3], [129, 129]) }
           await checkPrefill(device, random, shape)
-          if (format !== 'e4m3') await checkChunk(device, random, shape)
+          if (format === 'symmetric' || format === 'asymmetric') await checkChunk(device, random, shape)
         },
       }),
     ),
