@@ -1,6 +1,7 @@
 // attention_decode on the host: `program` tells queries a pass, warps and bytes of a partial sum; `program IN OUT` runs a launch. IN: i32
 // queryHeads, keyHeads, group, newTokens, pagesPerSequence, blocks, rows of q, FP32 softmaxScale; then q, qScale, cache, pageTable, runs,
 // pieces and merges, each behind its bytes as i64. OUT: BF16 rows. FORMAT, HEAD_DIM, TILES, WARPS and STAGES are defined by who compiles it.
+#include "intrinsics.h"
 #include "attention_decode.cuh"
 #include "parts.h"
 

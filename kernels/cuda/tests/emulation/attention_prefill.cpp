@@ -2,6 +2,7 @@
 // rows of q, blocks; FP32 softmaxScale; then cache, pageTable, tiles, q, qScale and work, each behind its bytes as i64. OUT: BF16 rows.
 // FORMAT, HEAD_DIM and STAGES are defined by who compiles it; with CHUNK new tokens come from an E4M3 cache of as many pages: its bytes are behind the
 // cache's in the same part, and its pageTable is one more part.
+#include "intrinsics.h"
 #include "attention_prefill.cuh"
 #include "parts.h"
 

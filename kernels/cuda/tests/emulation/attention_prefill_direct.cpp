@@ -1,6 +1,7 @@
 // attention_prefill_direct on the host: `program IN OUT`. IN: i32 keyHeads, pagesPerSequence, pieces of work, queryHeads, rows of q, FP32
 // softmaxScale; then cache, pageTable, q, qScale and work, each behind its bytes as i64. OUT: BF16 rows. HEAD_DIM, WARPS and STAGES are
 // defined by who compiles it.
+#include "intrinsics.h"
 #include "attention_prefill_direct.cuh"
 #include "parts.h"
 

@@ -1,5 +1,6 @@
 // gemm_large on the host, against the exact sum, over few tiles: whole ones one after another, and tiles that clusters share. CONFIG and
 // EPILOGUE are defined by who compiles it.
+#include "intrinsics.h"
 #include "gemm_large.cuh"
 #include "gemm_problem.h"
 

@@ -17,8 +17,9 @@ struct GemmProblem {
   bool hasBias, hasResidual, isSilu, isFull;  // isFull: codes from −8 on, else from −7
   Activations activations;
   int scaleBytes;
+  int groupSize = kGroupSize;  // that has a scale; a block of the packed weights has 128 of K in any case
 
-  int groups = depth / kGroupSize;
+  int groups = depth / groupSize;
   std::vector<int> codes;
   std::vector<float> scales, tokenScale;
   std::vector<uint8_t> x8;  // or
@@ -54,19 +55,19 @@ struct GemmProblem {
 
   /// Blocks of 64 rows × 128 columns as int4.cuh or int4_bf16.cuh says; rows beyond the last as zeros.
   std::vector<uint8_t> pack() const {
-    const int rows = (features + kBlockRows - 1) / kBlockRows * kBlockRows, blockBytes = kBlockCodeBytes + kBlockRows * scaleBytes;
-    std::vector<uint8_t> packed(size_t(rows) / kBlockRows * groups * blockBytes);
+    const int rows = (features + kBlockRows - 1) / kBlockRows * kBlockRows, blocks = depth / kGroupSize;
+    const int blockBytes = kBlockCodeBytes + kGroupSize / groupSize * kBlockRows * scaleBytes;
+    std::vector<uint8_t> packed(size_t(rows) / kBlockRows * blocks * blockBytes);
     for (int row = 0; row < rows; row++)
-      for (int g = 0; g < groups; g++) {
-        uint8_t* const block = packed.data() + (size_t(row) / kBlockRows * groups + g) * blockBytes;
-        const int r = row % kBlockRows;
-        const float scale = row < features ? scales[size_t(row) * groups + g] : 1.f;
+      for (int k = 0; k < depth; k++) {
+        uint8_t* const block = packed.data() + (size_t(row) / kBlockRows * blocks + k / kGroupSize) * blockBytes;
+        const int r = row % kBlockRows, code = row < features ? codes[size_t(row) * depth + k] : 0;
+        activations == Activations::kE4m3 ? putForE4m3(block, r, k % kGroupSize, code) : putForBf16(block, r, k % kGroupSize, code);
+        if (k % groupSize > 0) continue;
+        const float scale = row < features ? scales[size_t(row) * groups + k / groupSize] : 1.f;
         const uint16_t bits = ptx::floatToBf16(scale);
-        std::memcpy(block + kBlockCodeBytes + r * scaleBytes, scaleBytes == 2 ? static_cast<const void*>(&bits) : &scale, scaleBytes);
-        for (int k = 0; k < kGroupSize; k++) {
-          const int code = row < features ? codes[size_t(row) * depth + g * kGroupSize + k] : 0;
-          activations == Activations::kE4m3 ? putForE4m3(block, r, k, code) : putForBf16(block, r, k, code);
-        }
+        std::memcpy(block + kBlockCodeBytes + (k % kGroupSize / groupSize * kBlockRows + r) * scaleBytes, scaleBytes == 2 ? static_cast<const void*>(&bits) : &scale,
+                    scaleBytes);
       }
     return packed;
   }
@@ -88,7 +89,7 @@ struct GemmProblem {
     for (int n = 0; n < features; n++) {
       for (int g = 0; g < groups; g++) {
         double sum = 0;
-        for (int k = g * kGroupSize; k < (g + 1) * kGroupSize; k++) sum += codes[size_t(n) * depth + k] * static_cast<double>(activation(token, k));
+        for (int k = g * groupSize; k < (g + 1) * groupSize; k++) sum += codes[size_t(n) * depth + k] * static_cast<double>(activation(token, k));
         sums[n] += sum * scales[size_t(n) * groups + g];
       }
       sums[n] = sums[n] * tokenScale[token] + (hasBias ? fromBf16(bias[n]) : 0.f);

@@ -1,5 +1,6 @@
 // The GEMMs whose clusters cut K among their blocks (gemm_small, gemm_medium, gemm_w4a16), on the host, against the exact sum. HEADER,
 // KERNEL and CONFIG are defined by who compiles it.
+#include "intrinsics.h"
 #include HEADER
 
 #include <string_view>

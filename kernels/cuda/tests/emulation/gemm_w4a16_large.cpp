@@ -1,4 +1,5 @@
 // gemm_w4a16_large on the host, against the exact sum: whole tiles one after another. CONFIG is defined by who compiles it.
+#include "intrinsics.h"
 #include "gemm_w4a16_large.cuh"
 #include "gemm_problem.h"
 

@@ -65,6 +65,18 @@ inline uint32_t __reduce_max_sync(unsigned, uint32_t v) {
 template <class T>
 T __ldg(const T* from) { return *from; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+/// Towards zero.
+inline float __fmul_rz(float a, float b) {
+  const double exact = static_cast<double>(a) * b;
+  const float v = static_cast<float>(exact);
+  return std::fabs(static_cast<double>(v)) > std::fabs(exact) ? std::nextafter(v, 0.f) : v;
+}
+inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
+  const uint64_t all = a | static_cast<uint64_t>(b) << 32;
+  uint32_t v = 0;
+  for (int i = 0; i < 4; i++) v |= static_cast<uint32_t>(all >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+  return v;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, int bits) {
   return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) >> bits);

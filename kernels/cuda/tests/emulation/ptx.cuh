@@ -64,6 +64,7 @@ inline float loadSharedBf16(uint32_t address) { return __uint_as_float(static_ca
 inline void storeShared8(uint32_t address, uint32_t a, uint32_t b) { store(address, uint2{a, b}); }
 inline void storeShared16(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { store(address, uint4{a, b, c, d}); }
 inline void storeSharedFloat(uint32_t address, float v) { store(address, v); }
+inline void storeSharedFloat4(uint32_t address, float4 v) { store(address, v); }
 
 /// Of each matrix a lane has row i / 4, columns 2 (i % 4) and one more; lane 8m + r says where row r of matrix m goes.
 inline void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {

@@ -1,4 +1,4 @@
-// The products of kernels/cuda/wgmma.cuh with A in registers, on the host. One is carried out when it is waited for, and reads its operands
+// The products of kernels/cuda/wgmma.cuh on the host. One is carried out when it is waited for, and reads its operands
 // then: who overwrites them before, or looks at its result, shows.
 #pragma once
 #include <deque>
@@ -47,84 +47,124 @@ inline uint64_t descriptor(uint32_t low) { return low; }
 inline float valueOf(const uint8_t* e4m3) { return ptx::e4m3ToFloat(*e4m3); }
 inline float valueOf(const uint16_t* bf16) { return __uint_as_float(static_cast<uint32_t>(*bf16) << 16); }
 
-constexpr int kStepBytes = 32;  // of a row of the tile, in one product
+constexpr int kStepBytes = 32;  // of K, in one product
+template <class Element>
+constexpr int kStep = kStepBytes / sizeof(Element);
 
-/// Where 16 bytes of a row lie.
-inline ptx::Location chunk(uint32_t tile, int row, int i) {
-  const uint32_t at = tile + row * 128 + i * 16;
-  return ptx::locate(at ^ (at >> 7 & 7) << 4, 16);
-}
-inline int tileRow(int column) { return column / 2 * 8 + emulation::lane() % 4 * 2 + column % 2; }
+/// The rows of a tile in shared memory that this thread's part of a product takes: the i-th of them is row(i).
+struct SharedRows {
+  uint32_t tile;
+  int count;
+  int (*row)(int);
 
-/// use(block, from, bytes) of what this thread's part of a product reads.
-template <int kWidth, class Use>
-void forOperand(uint32_t tile, const Use& use) {
-  for (int column = 0; column < kWidth / 4; column++)
-    for (int i = 0; i < kStepBytes / 16; i++) {
-      const ptx::Location l = chunk(tile, tileRow(column), i);
-      use(l.block, l.at, 16);
+  /// Where 16 bytes of the i-th lie.
+  ptx::Location chunk(int i, int half) const {
+    const uint32_t at = tile + row(i) * 128 + half * 16;
+    return ptx::locate(at ^ (at >> 7 & 7) << 4, 16);
+  }
+  template <class Use>
+  void forChunks(const Use& use) const {
+    for (int i = 0; i < 2 * count; i++) use(chunk(i / 2, i % 2));
+  }
+  /// Whether they are sure to be there.
+  bool mayRead() const {
+    bool may = true;
+    forChunks([&](const ptx::Location& l) { may &= ptx::races::mayRead(l.block, l.at, 16, ptx::races::Unit::kEngine); });
+    return may;
+  }
+  void noteReads() const {
+    const auto product = ptx::races::product(waits[emulation::current->number]);
+    forChunks([&](const ptx::Location& l) { ptx::races::access(product, l.block, l.at, 16, false, "a product"); });
+  }
+  template <class Element>
+  void take(int i, float (&values)[kStep<Element>]) const {
+    for (int half = 0; half < 2; half++) {
+      const auto* const elements = reinterpret_cast<const Element*>(chunk(i, half).bytes());
+      for (int k = 0; k < kStep<Element> / 2; k++) values[half * kStep<Element> / 2 + k] = valueOf(elements + k);
     }
-}
+  }
+};
 
-/// Whether what this thread's part of a product reads is sure to be there.
+/// A: of the warp's 16 rows this thread's, g and g + 8. In registers a lane has words of others' rows, too.
+struct RegisterRows {
+  const uint32_t* words;
+
+  bool mayRead() const { return true; }
+  void noteReads() const {}
+  template <class Element>
+  void takeBoth(float (&values)[2][kStep<Element>]) const {
+    constexpr int kHalf = kStep<Element> / 2, kPerWord = 4 / sizeof(Element);
+    const int thread = emulation::current->number, first = thread % 128 / 32 * 32 + thread % 32 / 4 * 4;
+    const auto all = emulation::meet(warpgroups[thread / 128], thread % 128, {words[0], words[1], words[2], words[3]}, false);
+    for (int h = 0; h < 2; h++)
+      for (int k = 0; k < kStep<Element>; k++) {
+        const uint32_t& word = all[first + k % kHalf / kPerWord][k / kHalf * 2 + h];
+        values[h][k] = valueOf(reinterpret_cast<const Element*>(&word) + k % kPerWord);
+      }
+  }
+};
+struct SharedLeftRows : SharedRows {
+  template <class Element>
+  void takeBoth(float (&values)[2][kStep<Element>]) const {
+    emulation::meetWarp({});
+    for (int h = 0; h < 2; h++) take<Element>(h, values[h]);
+  }
+};
+
+inline uint32_t tileOf(uint64_t descriptor) { return static_cast<uint32_t>(descriptor & 0x3fff) << 4; }
+inline RegisterRows leftOperand(const uint32_t* a) { return {a}; }
+inline SharedLeftRows leftOperand(uint64_t a) {
+  return {{tileOf(a), 2, [](int h) { return emulation::current->index % 128 / 32 * 16 + emulation::lane() / 4 + 8 * h; }}};
+}
+/// Columns 8i + 2l and one more of the result.
 template <int kWidth>
-bool mayRead(uint32_t tile) {
-  bool may = true;
-  forOperand<kWidth>(tile, [&](int block, uint32_t from, uint32_t bytes) { may &= ptx::races::mayRead(block, from, bytes, ptx::races::Unit::kEngine); });
-  return may;
+SharedRows rightOperand(uint64_t b) {
+  return {tileOf(b), kWidth / 4, [](int column) { return column / 2 * 8 + emulation::lane() % 4 * 2 + column % 2; }};
 }
 
 /// A thread has rows g and g + 8 of its warp's 16, and columns 8i + 2l and one more: take(2i + h, e, sum).
-template <int kWidth, class Element, class Take>
-void multiply(const uint32_t* a, uint32_t tile, bool there, const Take& take) {
-  constexpr int kHalf = 16 / sizeof(Element), kPerWord = 4 / sizeof(Element);  // elements of 16 bytes; of a word of A
-  const int thread = emulation::current->number, warp = thread % 128 / 32, g = thread % 32 / 4;
-  const auto words = emulation::meet(warpgroups[thread / 128], thread % 128, {a[0], a[1], a[2], a[3]}, false);
-  if (!there || !mayRead<kWidth>(tile)) {
-    for (int i = 0; i < kWidth / 2; i++) take(i / 2, i % 2, NAN);
-    return;
-  }
-  forOperand<kWidth>(tile, [](int block, uint32_t from, uint32_t bytes) {
-    ptx::races::access(ptx::races::product(waits[emulation::current->number]), block, from, bytes, false, "a product");
-  });
-  for (int column = 0; column < kWidth / 4; column++) {
-    double sums[2] = {};
-    for (int half = 0; half < 2; half++) {
-      const auto* const b = reinterpret_cast<const Element*>(chunk(tile, tileRow(column), half).bytes());
-      for (int k = 0; k < kHalf; k++)
-        for (int h = 0; h < 2; h++) {
-          const auto* const from = reinterpret_cast<const Element*>(&words[warp * 32 + g * 4 + k / kPerWord][half * 2 + h]);
-          sums[h] += static_cast<double>(valueOf(from + k % kPerWord)) * valueOf(b + k);
-        }
+template <class Element, class Left, class Take>
+void multiply(const Left& left, const SharedRows& right, bool there, const Take& take) {
+  float a[2][kStep<Element>], b[kStep<Element>];
+  left.template takeBoth<Element>(a);
+  there = there && left.mayRead() && right.mayRead();
+  if (there) left.noteReads(), right.noteReads();
+  for (int column = 0; column < right.count; column++) {
+    right.take<Element>(column, b);
+    for (int h = 0; h < 2; h++) {
+      double sum = there ? 0 : NAN;
+      for (int k = 0; k < kStep<Element>; k++) sum += static_cast<double>(a[h][k]) * b[k];
+      take(column / 2 * 2 + h, column % 2, sum);
     }
-    for (int h = 0; h < 2; h++) take(column / 2 * 2 + h, column % 2, sums[h]);
   }
 }
 
 /// A product that reads its operands when it is waited for. If they aren't sure to be there from now to then, it is NaN: kernels may multiply
 /// what isn't there, as long as nobody looks at the result.
-template <int kWidth, class Element, class Take>
-void enqueue(const uint32_t* a, uint64_t b, const Take& take) {
-  const uint32_t tile = static_cast<uint32_t>(b & 0x3fff) << 4;
-  const bool there = mayRead<kWidth>(tile);
-  mine().back().push_back([a, tile, take, there] { multiply<kWidth, Element>(a, tile, there, take); });
+template <class Element, class Left, class Take>
+void enqueue(const Left& left, const SharedRows& right, const Take& take) {
+  const bool there = left.mayRead() && right.mayRead();
+  mine().back().push_back([=] { multiply<Element>(left, right, there, take); });
 }
 
 template <int kWidth>
 struct Wgmma {
-  template <class Element>
-  static void of(float (&d)[kWidth / 2], const uint32_t* a, uint64_t b, int accumulate) {
-    enqueue<kWidth, Element>(a, b, [&d, accumulate](int at, int e, double sum) {
+  /// A: words of the fragment in registers, or a descriptor.
+  template <class Element, class A>
+  static void of(float (&d)[kWidth / 2], A a, uint64_t b, int accumulate) {
+    enqueue<Element>(leftOperand(a), rightOperand<kWidth>(b), [&d, accumulate](int at, int e, double sum) {
       float& v = d[2 * at + e];
       v = static_cast<float>((accumulate ? v : 0.) + sum);
     });
   }
-  static void e4m3(float (&d)[kWidth / 2], const uint32_t* a, uint64_t b, int accumulate) { of<uint8_t>(d, a, b, accumulate); }
-  static void bf16(float (&d)[kWidth / 2], const uint32_t* a, uint64_t b, int accumulate) { of<uint16_t>(d, a, b, accumulate); }
+  template <class A>
+  static void e4m3(float (&d)[kWidth / 2], A a, uint64_t b, int accumulate) { of<uint8_t>(d, a, b, accumulate); }
+  template <class A>
+  static void bf16(float (&d)[kWidth / 2], A a, uint64_t b, int accumulate) { of<uint16_t>(d, a, b, accumulate); }
 };
 
 inline void e4m3ToHalves(uint32_t (&d)[32], const uint32_t* a, uint64_t b, int accumulate) {
-  enqueue<128, uint8_t>(a, b, [&d, accumulate](int at, int e, double sum) {
+  enqueue<uint8_t>(leftOperand(a), rightOperand<128>(b), [&d, accumulate](int at, int e, double sum) {
     const auto half = static_cast<uint16_t>(d[at] >> 16 * e);
     const uint32_t v = ptx::floatToHalf(static_cast<float>((accumulate ? ptx::halfToFloat(half) : 0.) + sum));
     d[at] = (d[at] & ~(0xffffu << 16 * e)) | v << 16 * e;

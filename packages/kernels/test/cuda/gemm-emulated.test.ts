@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { emulated } from './support.js'
 
-// The GEMMs with INT4 weights in groups of 128 on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a
+// The GEMMs on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a
 // warpgroup's instructions, clusters and the copy engine emulated, looks for races, and compares with the exact sum itself.
 
 const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
@@ -91,6 +91,22 @@ const bf16Large = instantiations('gemm_w4a16.cu', 'FIREQ_W4A16_KINDS(FIREQ_W4A16
   })),
 )
 
+const exact = instantiations('gemm_exact.cu', 'FIREQ_GEMM_EXACT_KINDS(')
+  .filter(([name]) => !name!.includes('lookup')) // whose tables of products are PTX
+  .flatMap(([name, ...args]) =>
+    product(codes, scales).map((kind) => ({
+      name: [name, ...kind].join(' '),
+      source: 'gemm_exact.cpp',
+      defines: { CONFIG: `GemmExactConfig<${[...args, ...kind].join(',')}>` },
+    })),
+  )
+
+const dense = instantiations('gemm_dense.cu', 'FIREQ_GEMM_DENSE(').map(([name, ...args]) => ({
+  name: name!,
+  source: 'gemm_dense.cpp',
+  defines: { CONFIG: `GemmDenseConfig<${args.join(',')}>` },
+}))
+
 // step: without FIREQ_SLOW_TESTS every so manieth, so that small and large tiles, both epilogues, codes and scales are among them.
 const families: readonly (readonly [name: string, instances: readonly Instance[], step: number])[] = [
   ['up to 32 tokens', small, 13],
@@ -98,6 +114,8 @@ const families: readonly (readonly [name: string, instances: readonly Instance[]
   ['many tokens', large, 13],
   ['BF16 activations', bf16, 15],
   ['many tokens, BF16 activations', bf16Large, 4],
+  ['sums in FP32, groups of 32, 64 and 128', exact, 28],
+  ['FP8 × FP8, BF16 × BF16', dense, 5],
 ]
 
 const hasCompiler =
