@@ -25,3 +25,6 @@ using namespace fireq;
 FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t8, 2, 2, 8, 2, 5)
 FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t16, 2, 2, 16, 2, 4)
 FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t32, 2, 2, 32, 2, 3)
+// A block an SM, for weights of which that is all of them in one round.
+FIREQ_GEMM_SMALL_KINDS(i4_small_f192_t16, 1, 3, 16, 2, 6)
+FIREQ_GEMM_SMALL_KINDS(i4_small_f192_t32, 1, 3, 32, 2, 5)

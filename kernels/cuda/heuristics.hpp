@@ -111,6 +111,8 @@ inline GemmChoice chooseGemm(int m, int n, int k, int sms) {
   if (m <= 0) return {};
   if (m <= 32) {  // the smallest token tile that holds all tokens: reading the weights is all the time there is
     const int tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
+    // Tiles of 128 features would be two on some SMs and one on others.
+    if (tokens > 8 && detail::ceilDivide(n, 128) > sms && detail::ceilDivide(n, 192) <= sms) return {GemmFamily::kSmall, 192, tokens, 1};
     const int split = detail::splitForBandwidth(detail::ceilDivide(n, 128), k / 128, sms, 8);
     return {GemmFamily::kSmall, 128, tokens, split};
   }

@@ -21,6 +21,7 @@ static bool exists(const GemmChoice& c) {
   if (c.family == GemmFamily::kLarge) return c.features == 128 && (c.tokens == 128 || c.tokens == 256);
   if (c.tokens == 64) return c.features == 128 || c.features == 192;
   if (c.tokens == 128) return c.features == 128 || c.features == 192 || c.features == 256;
+  if (c.features == 192) return c.tokens == 16 || c.tokens == 32;
   return c.features == 128 && (c.tokens == 8 || c.tokens == 16 || c.tokens == 32);
 }
 
