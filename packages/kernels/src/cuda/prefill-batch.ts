@@ -23,6 +23,8 @@ export interface PrefillBatchOptions {
    * FP8, and earlier tokens' from the INT4 cache. Default: all are the INT4 cache's, as later steps will see them.
    */
   readonly chunk?: CudaKvCache
+  /** How many work for it at once, but over a BF16 cache. Default: all. */
+  readonly multiprocessors?: number
 }
 
 /**
@@ -168,11 +170,13 @@ export function prefillKernels(cache: CudaKvCache, what: string, chunk?: CudaKvC
 function planFor(
   { tiles, attend }: PrefillKernels,
   cache: CudaKvCache,
-  { sequences, numAttentionHeads }: PrefillBatchOptions,
+  { sequences, numAttentionHeads, multiprocessors: most }: PrefillBatchOptions,
   what: string,
 ): PrefillPlan {
   const { queries } = attend.info
-  if (tiles !== undefined) return planPrefill(sequences, numAttentionHeads, queries, cache.device.info.multiprocessors)
+  const { multiprocessors } = cache.device.info
+  if (most !== undefined) expectWhole(what, 'multiprocessors', most, 1, multiprocessors)
+  if (tiles !== undefined) return planPrefill(sequences, numAttentionHeads, queries, most ?? multiprocessors)
   const group = numAttentionHeads / cache.spec.numKeyValueHeads
   expect(group <= queries, what, `at most ${queries} attention heads a key-value head of a BF16 cache`, group)
   const work = planDirectPrefill(sequences, Math.floor(queries / group))

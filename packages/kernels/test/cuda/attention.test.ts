@@ -448,6 +448,8 @@ describeKernels('attention on a pretended GPU', () => {
       stream.replay(graph, 'prefill')
       expect(driver.get('launches')).toBe(2)
       expect(shape()).toMatchObject({ grid: [132, 1, 1], dependent: 0 })
+      using few = await PrefillBatch.create(stream, cache, { sequences, numAttentionHeads: 16, multiprocessors: 3 })
+      expect([few.blocks, few.workCount % 3]).toEqual([3, 0])
       const none = await makePrefill(cache, [{ pages: [1], length: 5, newTokens: 0 }])
       attendPrefill(stream, { ...op, batch: none })
       attendPrefill(stream, { ...op, batch: await makePrefill(cache, []) })
@@ -477,6 +479,9 @@ describeKernels('attention on a pretended GPU', () => {
         'expected page 0 to be a whole number from 0 to 39',
       )
       await refused({ pages: [1], length: 65, newTokens: 5 }).toThrow('expected 2 pages for 65 tokens but received 1')
+      await expect(
+        PrefillBatch.create(stream, cache, { sequences, numAttentionHeads: 16, multiprocessors: 133 }),
+      ).rejects.toThrow('from 1 to 132 but received 133')
       const batch = await makePrefill(cache, [{ pages: [1], length: 5, newTokens: 5 }])
       const op = { batch, layer: 0, ...operands(5, 16) }
       expect(() => attendPrefill(stream, { ...op, layer: 9 })).toThrow('expected a layer from 0 to 1 but received 9')

@@ -26,12 +26,20 @@ import type { GpuCase } from './gpu-case.js'
 
 const D = 128
 
-export async function checkPrefill(device: CudaDevice, random: Random, spec: AttentionSpec): Promise<void> {
+export interface PrefillSpec extends AttentionSpec {
+  readonly multiprocessors?: number
+}
+
+export async function checkPrefill(device: CudaDevice, random: Random, spec: PrefillSpec): Promise<void> {
   const problem = makeAttention(random, spec)
   const what = describeAttention(spec)
   using stream = device.createStream()
   using on = await OnDevice.create(device, stream, problem)
-  using batch = await PrefillBatch.create(stream, on.cache, { sequences: on.sequences, numAttentionHeads: spec.heads })
+  using batch = await PrefillBatch.create(stream, on.cache, {
+    sequences: on.sequences,
+    numAttentionHeads: spec.heads,
+    ...(spec.multiprocessors && { multiprocessors: spec.multiprocessors }),
+  })
   poisonTiles(stream, batch)
   const { q, qScale, out } = on
   const attend = (dependent: boolean) => attendPrefill(stream, { batch, layer: 0, q, qScale, out, dependent })

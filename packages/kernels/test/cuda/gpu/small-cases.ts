@@ -71,7 +71,9 @@ export const smallCases: readonly GpuCase[] = [
       for (const kind of plainKinds) {
         for (const [m, n, k] of [
           [17, 144, 256],
+          [17, 144, 128 * MANY_GROUPS],
           [129, 272, 384],
+          [129, 144, 128 * MANY_GROUPS],
         ] as const) {
           await check(device, random, { m, n, k, residual: true, ...kind })
         }
@@ -96,7 +98,7 @@ export const smallCases: readonly GpuCase[] = [
         name: `small: prefills, ${format}, heads of ${headDim}`,
         async run(device, random) {
           const shape = { format, headDim, heads: 2, keyHeads: 1, sequences: news([300, 140], [65, 3], [129, 129]) }
-          await checkPrefill(device, random, shape)
+          await checkPrefill(device, random, { ...shape, multiprocessors: 2 }) // several items a block
           if (format === 'symmetric' || format === 'asymmetric') await checkChunk(device, random, shape)
         },
       }),
