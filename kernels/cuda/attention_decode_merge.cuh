@@ -109,14 +109,15 @@ __device__ __forceinline__ void meetBlocks(const AttentionDecodeParams& p, const
 /// The block's merges and how many of their warps have come, by all threads: a thread has a word.
 template <class C>
 __device__ __forceinline__ void beginMerges(typename C::Shared& shared, int word) {
-  constexpr int kHead = sizeof(typename C::Merges) / 4 - (C::kWarps + 1) * sizeof(Merge) / 4, kWords = sizeof(Merge) / 4, kWarpsWord = 4;
-  static_assert(sizeof(typename C::Merges) / 4 <= C::kThreads && kHead == 4);
-  const int thread = threadIdx.x, i = (thread - kHead) / kWords;
-  if (thread < static_cast<int>(sizeof(typename C::Merges) / 4)) {
-    reinterpret_cast<int*>(&shared.merges)[thread] = word;
-    if (thread >= kHead && (thread - kHead) % kWords == kWarpsWord && word > 0) ptx::barrierInit(ptx::smemAddress(&shared.merged[i]), word * 32);
+  constexpr int kWords = sizeof(typename C::Merges) / 4;
+  static_assert(kWords <= C::kThreads);
+  const int thread = threadIdx.x;
+  if (thread < kWords) reinterpret_cast<int*>(&shared.merges)[thread] = word;
+  __syncthreads();
+  if (thread == 0) {
+    for (int i = 0; i < shared.merges.count; i++) ptx::barrierInit(ptx::smemAddress(&shared.merged[i]), shared.merges.merges[i].warps * 32);
+    ptx::barrierInitFence();
   }
-  ptx::barrierInitFence();
   __syncthreads();
 }
 

@@ -54,7 +54,7 @@ __device__ __forceinline__ void fetchBlocks(const AttentionPrefillDirectParams& 
 template <class C>
 __device__ __forceinline__ void attendBlocks(const AttentionDecodeParams& item, typename C::Shared& shared, int keyHead, int length) {
   using Block = typename C::Block;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   const uint32_t full = ptx::smemAddress(shared.full), empty = ptx::smemAddress(shared.empty);
   const decode::Segment<8 * C::kTiles> segment(item, 0, keyHead, warp);
   auto& rows = shared.queries[warp];
@@ -80,8 +80,7 @@ __device__ __forceinline__ void attendBlocks(const AttentionDecodeParams& item, 
       decode::attend<typename C::Decode, false>(block, queries, position, length, running);
     else
       decode::attend<typename C::Decode, true>(block, queries, position, length, running);
-    __syncwarp();  // all lanes have read
-    if (lane == 0) ptx::barrierArrive(empty + ring.stage * 8);
+    ptx::barrierArrive(empty + ring.stage * 8);
   }
 #pragma unroll
   for (int n = 0; n < C::kTiles; n++) {
@@ -100,7 +99,7 @@ __device__ __forceinline__ void attentionPrefillDirect(const AttentionPrefillDir
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarps);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarps * 32);
     }
     ptx::barrierInitFence();
   }

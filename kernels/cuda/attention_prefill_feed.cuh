@@ -91,10 +91,10 @@ struct Shared {
     const auto init = [](uint64_t* barriers, int count, int arrivals) {
       for (int i = 0; i < count; i++) ptx::barrierInit(ptx::smemAddress(barriers + i), arrivals);
     };
-    init(keysFull, C::kStages, 1), init(keysEmpty, C::kStages, kWarps);
+    init(keysFull, C::kStages, 1), init(keysEmpty, 1, kWarps * 32), init(keysEmpty + 1, C::kStages - 1, kWarps);
     init(valuesFull, C::kStages, 1), init(valuesEmpty, C::kStages, kWarps);
-    init(queriesFull, C::kWarpgroups, 32), init(queriesEmpty, C::kWarpgroups, 4);
-    init(rowsFull, kWarps, 1), init(rowsEmpty, kWarps, 1);
+    init(queriesFull, C::kWarpgroups, 32), init(queriesEmpty, C::kWarpgroups, 128);
+    init(rowsFull, kWarps, 1), init(rowsEmpty, kWarps, 32);
     ptx::barrierInitFence();
   }
 };
@@ -181,7 +181,7 @@ __device__ __forceinline__ void storeResults(const AttentionPrefillParams& p, Sh
           if (row < walk.work.z) ptx::storeGlobal16(to, v[i]);
       }
       __syncwarp();
-      if (lane == 0) ptx::barrierArrive(ptx::smemAddress(shared.rowsEmpty + warp));
+      ptx::barrierArrive(ptx::smemAddress(shared.rowsEmpty + warp));
     }
   }
 }

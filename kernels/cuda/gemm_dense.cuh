@@ -92,7 +92,7 @@ __device__ __forceinline__ void sumSlices(const PlainTile<C>& tile, GemmDenseSha
     wgmma::commit();
   };
   const auto release = [&](int stage) {
-    if (threadIdx.x % 32 == 0) ptx::barrierArrive(empty + stage * 8);
+    ptx::barrierArrive(empty + stage * 8);
   };
   int stage = 0, parity = 0;
   if constexpr (C::kSums == Sums::kPromoted) {

@@ -186,8 +186,7 @@ __device__ __forceinline__ void sumGroups(const PlainTile<C>& part, GemmExactSha
       }
     }
     wgmma::wait<0>();
-    __syncwarp();  // every lane has read its codes and scales
-    if (lane == 0) ptx::barrierArrive(empty + stage * 8);
+    ptx::barrierArrive(empty + stage * 8);
     add((C::kSubgroups - 1) % C::kSums);
     if (++stage == C::kStages) stage = 0, parity ^= 1;
   }

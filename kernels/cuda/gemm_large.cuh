@@ -27,7 +27,9 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
 
   const uint32_t full = ptx::smemAddress(shared.full), tile = wgmma::descriptorLow(ptx::smemAddress(shared.x));
   const uint32_t weight = ptx::smemAddress(shared.weight) + warpgroup * kBlock;
-  const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane < C::kCluster ? lane : 0);
+  uint32_t empty[C::kCluster];  // of each block
+#pragma unroll
+  for (int r = 0; r < C::kCluster; r++) empty[r] = ptx::clusterAddress(ptx::smemAddress(shared.empty), r);
   const uint32_t tokenScales = ptx::smemAddress(shared.tokenScale[warpgroup]), staged = ptx::smemAddress(shared.staged);
 
   constexpr int kUnits = C::kTokenParts;
@@ -39,8 +41,9 @@ __device__ __forceinline__ void multiplyTiles(const GemmLargeParams& p, GemmLarg
   for (int r = 0; r < C::kDepth; r++) scale[r][0] = scale[r][1] = 1.f;
 
   auto release = [&](int stage) {
-    __syncwarp();  // all lanes have read
-    if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < C::kCluster; r++) ptx::barrierArriveCluster(empty[r] + stage * 8);
   };
   // A group's operands come in two steps, each placed where its latency hides under a multiplication: shared memory →
   // registers, then decoding into the registers that the group before the last has left.
@@ -278,7 +281,7 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 128);
     }
     for (int i = 0; i < C::kSlots; i++) ptx::barrierInit(ptx::smemAddress(&shared.staged[i]), C::kSlotResults * 4);
     ptx::barrierInit(ptx::smemAddress(&shared.left), C::kWarpgroups * 4);

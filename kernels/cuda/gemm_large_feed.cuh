@@ -161,7 +161,7 @@ __device__ __forceinline__ void storeResults(const GemmLargeParams& p, GemmLarge
   auto pass = [&](int stages) { return (stage + stages) % C::kStages; };
   auto leave = [&](int left) {
 #pragma unroll
-    for (int r = 0; r < C::kCluster; r++) ptx::barrierArriveCluster(ptx::clusterAddress(empty, r) + left * 8, C::kWarpgroups * 4);
+    for (int r = 0; r < C::kCluster; r++) ptx::barrierArriveCluster(ptx::clusterAddress(empty, r) + left * 8, C::kWarpgroups * 128);
   };
   for (int parity = 0; !walk.done(); walk.next()) {
     stage = pass(walk.end - walk.group);

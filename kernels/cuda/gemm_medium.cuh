@@ -109,6 +109,7 @@ __device__ __forceinline__ void fetchResidual(const GemmSmallParams& p, GemmMedi
   const MediumRooms rooms(shared.first[1], place.splits, C::kWarpgroups);
   const uint32_t x = ptx::smemAddress(shared.x), empty = ptx::smemAddress(shared.empty);
   ptx::waitForPrevious();
+  if (place.splits > 1) ptx::clusterWait();  // long over; racecheck takes a warp that never waits for one that hasn't come
   for (int stage = rooms.residual / C::kXBytes; stage * C::kXBytes < rooms.end; stage++) {
     const int last = range.count() - C::kStages + stage;  // group in that stage
     if (last >= 0) ptx::barrierWait(empty + stage * 8, last / C::kStages % 2);
@@ -167,10 +168,10 @@ __device__ __forceinline__ void multiplyMedium(const GemmSmallParams& p, GemmMed
   const uint32_t ready = ptx::smemAddress(&shared.ready);
   if (threadIdx.x < C::kTokens)
     shared.tokenScale[threadIdx.x] = place.token + threadIdx.x < p.M ? __ldg(p.tokenScale + place.token + threadIdx.x) : 0.f;
-  if (splits > 1) ptx::clusterWait();  // all blocks have their barriers
   ptx::syncNamed(1, C::kWarpgroups * 128);
 
   auto announce = [&] {  // to the others: there is room for your sums
+    ptx::clusterWait();  // all blocks have their barriers
     if (lane < splits && lane != place.split) ptx::barrierArriveCluster(ptx::clusterAddress(ready, lane));
   };
   RescaledSum<C> sum(shared, warpgroup);
@@ -289,7 +290,7 @@ __device__ __forceinline__ void gemmMedium(const GemmSmallParams& p) {
     ptx::prefetchTensorMap(&p.x);
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
     }
     ptx::barrierInit(ptx::smemAddress(&shared.ready), max(1, (place.splits - 1) * C::kWarpgroups * 4));
     ptx::barrierInit(ptx::smemAddress(&shared.met), 1);

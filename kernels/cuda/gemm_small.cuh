@@ -138,7 +138,7 @@ struct Fetcher {
   }
 };
 
-/// Tells that this warp has left a stage, if it will be filled again. all: in any case.
+/// Tells that this lane has left a stage, if it will be filled again. all: in any case.
 template <class C>
 struct Release {
   uint32_t empty;
@@ -147,8 +147,8 @@ struct Release {
   __device__ __forceinline__ Release(Shared& shared, const GroupRange& range, bool all = false)
       : empty(ptx::smemAddress(shared.empty)), last(all ? range.last : range.last - C::kStages * C::kBatch) {}
   __device__ __forceinline__ void operator()(int g, int stage) const {
-    __syncwarp();  // all lanes have read
-    if (threadIdx.x % 32 == 0 && g < last) ptx::barrierArrive(empty + stage * 8);
+    __syncwarp();  // or else lanes may come one by one
+    if (g < last) ptx::barrierArrive(empty + stage * 8);
   }
 };
 
@@ -329,7 +329,7 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
     }
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();

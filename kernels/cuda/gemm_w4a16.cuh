@@ -154,7 +154,7 @@ __device__ __forceinline__ void gemmW4a16(const GemmSmallParams& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
     }
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();

@@ -136,8 +136,10 @@ struct StorePieces {
 
 template <class C>
 __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p, GemmW4a16LargeShared<C>& shared, const TileOrder& order) {
-  const uint32_t rank = ptx::clusterRank(), lane = threadIdx.x % 32;
-  const uint32_t empty = ptx::clusterAddress(ptx::smemAddress(shared.empty), lane % C::kCluster);
+  const uint32_t rank = ptx::clusterRank();
+  uint32_t empty[C::kCluster];  // of each block
+#pragma unroll
+  for (int r = 0; r < C::kCluster; r++) empty[r] = ptx::clusterAddress(ptx::smemAddress(shared.empty), r);
   const int warpgroup = threadIdx.x / 128, clusters = gridDim.x / C::kCluster;
   const StorePieces<C> pieces{ptx::smemAddress(shared.store[warpgroup]), warpgroup};
   RescaledBf16Sum<C> sum(shared);
@@ -147,8 +149,9 @@ __device__ __forceinline__ void multiplyW4a16Tiles(const GemmW4a16LargeParams& p
     int token, feature;
     order.locate(t, token, feature);
     sum.add(ring, turns, p.K / kGroupSize, [&](int, int stage) {
-      __syncwarp();  // all lanes have read
-      if (lane < C::kCluster) ptx::barrierArriveCluster(empty + stage * 8);
+      __syncwarp();
+#pragma unroll
+      for (int r = 0; r < C::kCluster; r++) ptx::barrierArriveCluster(empty[r] + stage * 8);
     });
     pieces.store(p, sum.d, sum.scale, (feature * C::kCluster + rank) * C::kFeatures + warpgroup * kBlockRows, token * C::kTokens);
   }
@@ -162,7 +165,7 @@ __device__ __forceinline__ void gemmW4a16Large(const GemmW4a16LargeParams& p) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 128);
     }
     for (int i = 0; i < C::kWarpgroups; i++) ptx::barrierInit(ptx::smemAddress(&shared.turns[i]), 4);
     ptx::barrierInitFence();

@@ -51,7 +51,7 @@ __device__ __forceinline__ Shared& beginPlain() {
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::kStages; i++) {
       ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 4);
+      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
     }
     ptx::barrierInitFence();
   }

@@ -28,7 +28,7 @@ struct RescaledSum {
         weight(ptx::smemAddress(shared.weight) + warpgroup * kBlock),
         tile(wgmma::descriptorLow(ptx::smemAddress(shared.x))) {}
 
-  /// release(i, stage): this warp has left the i-th group's stage.
+  /// release(i, stage): this lane has left the i-th group's stage.
   template <class Ring, class Release>
   __device__ __forceinline__ void add(Ring& ring, int groups, Release release) {
     const int thread = threadIdx.x % 128, row = thread / 32 * 16 + thread % 32 / 4;

@@ -1,4 +1,6 @@
-// The ring of shared-memory stages between the warps that fetch and those that multiply.
+// The ring of shared-memory stages between the warps that fetch and those that multiply. Each lane tells that it has left a stage that it
+// has read: one lane that speaks for its warp, behind a __syncwarp, is as right and no faster, but compute-sanitizer's racecheck takes the
+// other lanes' loads for races (docs/kernels/checks.md).
 #pragma once
 
 namespace fireq {

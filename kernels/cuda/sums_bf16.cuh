@@ -44,7 +44,7 @@ struct Blocks {
   }
 };
 
-/// acc = the sum over groups first…last; release(g, stage): this warp has left the stage of group g and its batch.
+/// acc = the sum over groups first…last; release(g, stage): this lane has left the stage of group g and its batch.
 template <class C, class Shared, class Release>
 __device__ __forceinline__ void sumByWarps(Shared& shared, int first, int last, Release release, float (&acc)[C::kTokens / 2]) {
   constexpr int kColumns = C::kTokens / 8;
@@ -168,7 +168,7 @@ struct RescaledBf16Sum {
   __device__ __forceinline__ explicit RescaledBf16Sum(Shared& shared)
       : blocks(shared), full(ptx::smemAddress(shared.full)), x(wgmma::descriptorLow(ptx::smemAddress(shared.x))) {}
 
-  /// release(i, stage): this warp has left the i-th group's stage.
+  /// release(i, stage): this lane has left the i-th group's stage.
   template <class Ring, class Turns, class Release>
   __device__ __forceinline__ void add(Ring& ring, Turns& turns, int groups, Release release) {
     uint32_t a[2][16];
