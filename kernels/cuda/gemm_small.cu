@@ -28,3 +28,4 @@ FIREQ_GEMM_SMALL_KINDS(i4_small_f128_t32, 2, 2, 32, 2, 3)
 // A block an SM, for weights of which that is all of them in one round.
 FIREQ_GEMM_SMALL_KINDS(i4_small_f192_t16, 1, 3, 16, 2, 6)
 FIREQ_GEMM_SMALL_KINDS(i4_small_f192_t32, 1, 3, 32, 2, 5)
+FIREQ_GEMM_SMALL_KINDS(i4_small_f256_t64, 1, 4, 64, 1, 6)

@@ -25,18 +25,18 @@ constexpr int ceilDivide(int a, int b) { return (a + b - 1) / b; }
 
 /// A tile shape with times fitted to those of several runs on an H200, which cuBLASLt's of the same runs bring to one
 /// scale: µs a group of K, µs a tile beside its groups, µs to add up the parts of K (large: a part that a cluster leaves to
-/// another one or takes from it).
+/// another one or takes from it), µs more if they are an odd number.
 struct Candidate {
   GemmFamily family;
   int features, tokens, cluster, perSm, maxSplit;
-  double groupTime, tileTime, sumTime;
+  double groupTime, tileTime, sumTime, oddTime = 0;
 };
 
 // More than 32 tokens: the time is a multiplication's, and the shape that fills the SMs in the fewest rounds wins.
 constexpr Candidate kCandidates[] = {
-    {GemmFamily::kSmall, 128, 64, 1, 2, 6, 0.536, 1.74, 2.15}, {GemmFamily::kSmall, 192, 64, 1, 1, 6, 0.368, 3.86, 0.54},
-    {GemmFamily::kSmall, 128, 128, 1, 1, 6, 0.45, 3.0, 0.7}, {GemmFamily::kSmall, 192, 128, 1, 1, 6, 0.601, 5.04, 0.3},
-    {GemmFamily::kSmall, 256, 128, 1, 1, 6, 0.780, 6.35, 0.3},
+    {GemmFamily::kSmall, 128, 64, 1, 2, 6, 0.536, 1.74, 2.4}, {GemmFamily::kSmall, 192, 64, 1, 1, 6, 0.41, 2.75, 0.5, 1.1},
+    {GemmFamily::kSmall, 256, 64, 1, 1, 1, 0.52, 1.9, 0},     {GemmFamily::kSmall, 128, 128, 1, 1, 6, 0.45, 3.0, 0.7},
+    {GemmFamily::kSmall, 192, 128, 1, 1, 6, 0.601, 5.04, 0.3}, {GemmFamily::kSmall, 256, 128, 1, 1, 6, 0.780, 6.35, 0.3},
 };
 constexpr Candidate kLargeCandidates[] = {
     {GemmFamily::kLarge, 128, 128, 2, 1, 1, 0.48, 2.5, 2.3},
@@ -55,7 +55,7 @@ inline double estimate(const Candidate& c, int m, int n, int k, int sms, int spl
   const int featureTiles = ceilDivide(n, c.features * c.cluster) * c.cluster;
   const double blocks = static_cast<double>(featureTiles) * ceilDivide(m, c.tokens) * split;
   const double rounds = std::ceil(blocks / slots(c, sms, split));
-  return rounds * (ceilDivide(k / 128, split) * c.groupTime + c.tileTime) + (split > 1 ? c.sumTime : 0);
+  return rounds * (ceilDivide(k / 128, split) * c.groupTime + c.tileTime) + (split > 1 ? c.sumTime + split % 2 * c.oddTime : 0);
 }
 
 /// How `clusters` clusters divide `tiles` tiles of `groups` groups, `cut` of them cut: groups and tiles that the busiest one

@@ -44,7 +44,7 @@ class Gemm:
         family, features, tokens, split, sweep, clusters, cut = picked
         if family == 2:
             return GemmLarge(modules["large"], f"i4_large_f{features}_t{tokens}_{kind}", sweep, clusters=clusters, cut=cut, silu=bool(epilogue))
-        return GemmSmall(modules["small" if tokens <= 32 else "medium"], f"i4_small_f{features}_t{tokens}{epilogue}_{kind}", split)
+        return GemmSmall(modules["small" if tokens <= 32 or (features, tokens) == (256, 64) else "medium"], f"i4_small_f{features}_t{tokens}{epilogue}_{kind}", split)
 
     def prepare(self, x8, packed, token_scale, out):
         return self.choose(*out.shape, x8.shape[1]).prepare(x8, packed, token_scale, out)

@@ -40,7 +40,7 @@ class Kernels:
         if family == 2:
             return GemmLarge(self.modules["large"], f"i4_large_f{features}_t{tokens}_sym_bf16", sweep, clusters=clusters, cut=cut, silu=silu)
         name = f"i4_small_f{features}_t{tokens}{'_silu' if silu else ''}_sym_bf16"
-        return GemmSmall(self.modules["small" if tokens <= 32 else "medium"], name, split)
+        return GemmSmall(self.modules["small" if tokens <= 32 or (features, tokens) == (256, 64) else "medium"], name, split)
 
     def quantize(self, x, out, scale):
         """As packages/kernels/src/cuda/quantize.ts launches it."""

@@ -19,7 +19,7 @@ static void expect(bool holds, const char* what, int m, int n, int k, const Gemm
 /// Is there such a kernel in gemm_small.cu, gemm_medium.cu or gemm_large.cu?
 static bool exists(const GemmChoice& c) {
   if (c.family == GemmFamily::kLarge) return c.features == 128 && (c.tokens == 128 || c.tokens == 256);
-  if (c.tokens == 64) return c.features == 128 || c.features == 192;
+  if (c.tokens == 64) return c.features == 128 || c.features == 192 || c.features == 256;
   if (c.tokens == 128) return c.features == 128 || c.features == 192 || c.features == 256;
   if (c.features == 192) return c.tokens == 16 || c.tokens == 32;
   return c.features == 128 && (c.tokens == 8 || c.tokens == 16 || c.tokens == 32);
@@ -53,10 +53,10 @@ int main() {
   } const measured[] = {{1, 12288, 4096, 128, 8, 2},     {1, 4096, 4096, 128, 8, 4},      {1, 28672, 4096, 128, 8, 1},
                         {16, 4096, 11008, 128, 16, 6},   {16, 6144, 4096, 128, 16, 4},    {32, 4096, 14336, 128, 32, 6},
                         {64, 12288, 4096, 192, 64, 2},   {64, 4096, 14336, 192, 64, 5},   {64, 22016, 4096, 192, 64, 1},
-                        {64, 28672, 4096, 128, 64, 1},   {128, 4096, 4096, 128, 128, 3},  {128, 12288, 4096, 192, 128, 2},
+                        {64, 28672, 4096, 256, 64, 1},   {128, 4096, 4096, 128, 128, 3},  {128, 12288, 4096, 192, 128, 2},
                         {128, 22016, 4096, 192, 128, 1}, {128, 28672, 4096, 256, 128, 1}, {256, 4096, 14336, 128, 128, 2},
                         {256, 12288, 4096, 192, 128, 1}, {512, 4096, 14336, 128, 256, 1}, {1024, 4096, 4096, 128, 256, 1},
-                        {16384, 28672, 4096, 128, 256, 1}};
+                        {16384, 28672, 4096, 128, 256, 1}, {64, 4096, 4096, 192, 64, 4}, {64, 6144, 4096, 128, 64, 4}, {64, 4096, 11008, 192, 64, 5}};
   for (const auto& x : measured) {
     const GemmChoice c = chooseGemm(x.m, x.n, x.k, 132);
     const std::string best = "f" + std::to_string(x.features) + " t" + std::to_string(x.tokens) + ", split " + std::to_string(x.split);
