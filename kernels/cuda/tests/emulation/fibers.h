@@ -1,5 +1,6 @@
 // A cluster of blocks of CUDA threads on the host, each thread a fiber: what threads do together happens when all of them have come there.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -21,7 +22,10 @@ extern uint8_t memory[];  // the shared memory of a cluster's first block
 namespace emulation {
 
 struct Thread {
-  ucontext_t context;
+  ucontext_t start;      // where it begins
+  jmp_buf place;         // where it goes on; unlike swapcontext, jumps make no system calls
+  bool (*waits)(const void*) = nullptr;  // whether it still does, told its condition
+  const void* condition = nullptr;
   std::unique_ptr<char[]> stack;
   int number = 0;  // in the cluster
   int index = 0;   // in its block
@@ -56,7 +60,7 @@ struct ClusterBarrier {
 };
 
 constexpr int kStackBytes = 64 << 10;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline Thread* current = nullptr;
 inline std::vector<Thread> threads;
 inline int blockThreads = 0, firstBlock = 0, blockIndexY = 0, gridSize = 1, clusterBlocks = 1;
@@ -71,7 +75,25 @@ struct alignas(1024) SharedMemory { uint8_t bytes[fireq::kSharedBytes]; };
 inline std::vector<std::unique_ptr<SharedMemory>> otherMemory;
 inline uint8_t* memoryOf(int block) { return block == 0 ? fireq::memory : otherMemory.at(block - 1)->bytes; }
 
-inline void yield() { swapcontext(&current->context, &scheduler); }
+inline void yield() {
+  if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
+}
+/// The others' turn, as long as this holds.
+template <class Condition>
+void waitWhile(const Condition& holds) {
+  if (!holds()) return;
+  current->condition = &holds;
+  current->waits = [](const void* condition) { return (*static_cast<const Condition*>(condition))(); };
+  yield();
+}
+/// The thread's turn.
+inline void resume(Thread& t, bool begins) {
+  current = &t, races::current = t.number;
+  t.waits = nullptr;
+  if (_setjmp(scheduler) != 0) return;
+  if (begins) setcontext(&t.start);
+  _longjmp(t.place, 1);
+}
 
 /// orders: what these threads did before is before what they do afterwards.
 inline const std::vector<Words>& meet(Meeting& meeting, int index, const Words& words, bool orders) {
@@ -81,7 +103,7 @@ inline const std::vector<Words>& meet(Meeting& meeting, int index, const Words& 
   meeting.arrived++;
   progress++;
   meeting.endIfAllCame();
-  while (meeting.round == round) yield();
+  waitWhile([&] { return meeting.round == round; });
   if (orders) races::acquire(meeting.before);
   return meeting.seen;
 }
@@ -131,20 +153,20 @@ inline void runCluster() {
     Thread& t = threads[i];
     t.number = i, t.index = i % blockThreads, t.block = i / blockThreads, t.done = false;
     if (!t.stack) t.stack.reset(new char[kStackBytes]);
-    getcontext(&t.context);
-    t.context.uc_stack.ss_sp = t.stack.get();
-    t.context.uc_stack.ss_size = kStackBytes;
-    t.context.uc_link = &scheduler;
-    makecontext(&t.context, runThread, 0);
+    getcontext(&t.start);
+    t.start.uc_stack.ss_sp = t.stack.get();
+    t.start.uc_stack.ss_size = kStackBytes;
+    t.start.uc_link = nullptr;
+    makecontext(&t.start, runThread, 0);
   }
+  for (Thread& t : threads) resume(t, true);
   for (bool left = true; left;) {
     const long before = progress;
     left = false;
     for (Thread& t : threads) {
       if (t.done) continue;
-      current = &t, races::current = t.number;
-      swapcontext(&scheduler, &t.context);
-      left |= !t.done;
+      left = true;
+      if (t.waits == nullptr || !t.waits(t.condition)) resume(t, false);
     }
     if (left && progress == before) fail("the threads wait for each other for ever");
   }

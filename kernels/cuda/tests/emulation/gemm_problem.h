@@ -85,11 +85,12 @@ struct GemmProblem {
   }
 
   std::vector<double> exact(int token) const {
-    std::vector<double> sums(features), result(columns());
+    std::vector<double> sums(features), result(columns()), activations(depth);
+    for (int k = 0; k < depth; k++) activations[k] = activation(token, k);
     for (int n = 0; n < features; n++) {
       for (int g = 0; g < groups; g++) {
         double sum = 0;
-        for (int k = g * groupSize; k < (g + 1) * groupSize; k++) sum += codes[size_t(n) * depth + k] * static_cast<double>(activation(token, k));
+        for (int k = g * groupSize; k < (g + 1) * groupSize; k++) sum += codes[size_t(n) * depth + k] * activations[k];
         sums[n] += sum * scales[size_t(n) * groups + g];
       }
       sums[n] = sums[n] * tokenScale[token] + (hasBias ? fromBf16(bias[n]) : 0.f);

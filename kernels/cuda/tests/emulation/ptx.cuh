@@ -68,27 +68,27 @@ inline void storeSharedFloat4(uint32_t address, float4 v) { store(address, v); }
 
 /// Of each matrix a lane has row i / 4, columns 2 (i % 4) and one more; lane 8m + r says where row r of matrix m goes.
 inline void storeMatrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  const auto all = emulation::meetWarp({address});
+  const auto& all = emulation::meetWarp({address});
   const uint32_t words[4] = {a, b, c, d};
   for (int m = 0; m < 4; m++) store(all[8 * m + emulation::lane() / 4][0] + emulation::lane() % 4 * 4, words[m], "stmatrix");
 }
 /// Like storeMatrices, but a lane has column i / 4 of rows 2 (i % 4) and one more.
 inline void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  const auto all = emulation::meetWarp({address});
+  const auto& all = emulation::meetWarp({address});
   const uint32_t words[4] = {a, b, c, d};
   const int l = emulation::lane();
   for (int m = 0; m < 4; m++)
     for (int e = 0; e < 2; e++) store(all[8 * m + 2 * (l % 4) + e][0] + l / 4 * 2, static_cast<uint16_t>(words[m] >> 16 * e), "stmatrix");
 }
 inline void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b) {
-  const auto all = emulation::meetWarp({address});
+  const auto& all = emulation::meetWarp({address});
   const uint32_t words[2] = {a, b};
   const int l = emulation::lane();
   for (int m = 0; m < 2; m++)
     for (int e = 0; e < 2; e++) store(all[8 * m + 2 * (l % 4) + e][0] + l / 4 * 2, static_cast<uint16_t>(words[m] >> 16 * e), "stmatrix");
 }
 inline uint4 loadMatricesTransposed(uint32_t address) {
-  const auto all = emulation::meetWarp({address});
+  const auto& all = emulation::meetWarp({address});
   uint32_t words[4] = {};
   const int l = emulation::lane();
   for (int m = 0; m < 4; m++)
@@ -140,7 +140,7 @@ inline void barrierArriveExpect(uint32_t barrier, uint32_t bytes) {
 }
 inline void barrierWait(uint32_t barrier, uint32_t parity) {
   Barrier& b = barrierAt(barrier, "a wait");
-  while (b.phase == parity) emulation::yield();
+  emulation::waitWhile([&] { return b.phase == parity; });
   races::acquire(b.before);
 }
 
@@ -175,7 +175,7 @@ inline void clusterArriveRelaxed() {
 }
 inline void clusterWait() {
   const long round = emulation::clusterBarrier.arrivedIn[emulation::current->number];
-  while (emulation::clusterBarrier.round == round) emulation::yield();
+  emulation::waitWhile([&] { return emulation::clusterBarrier.round == round; });
   races::acquire(emulation::clusterBarrier.before);
 }
 inline float4 loadClusterFloat4(uint32_t address) { return load<float4>(address); }

@@ -113,7 +113,7 @@ inline uint32_t transposeMatrix(uint32_t v) {
 
 template <bool kBf16>
 void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
-  const auto words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});
+  const auto& words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});
   const int g = emulation::lane() / 4, l = emulation::lane() % 4;
   const auto number = [](uint32_t word, int half) {
     const uint16_t bits = static_cast<uint16_t>(word >> 16 * half);

@@ -51,15 +51,15 @@ constexpr int kStepBytes = 32;  // of K, in one product
 template <class Element>
 constexpr int kStep = kStepBytes / sizeof(Element);
 
-/// The rows of a tile in shared memory that this thread's part of a product takes: the i-th of them is row(i).
+/// The rows of a tile in shared memory that this thread's part of a product takes: of every 8 kRun, from the first on.
+template <int kRun>
 struct SharedRows {
   uint32_t tile;
-  int count;
-  int (*row)(int);
+  int count, first;
 
   /// Where 16 bytes of the i-th lie.
   ptx::Location chunk(int i, int half) const {
-    const uint32_t at = tile + row(i) * 128 + half * 16;
+    const uint32_t at = tile + (first + i / kRun * 8 + i % kRun) * 128 + half * 16;
     return ptx::locate(at ^ (at >> 7 & 7) << 4, 16);
   }
   template <class Use>
@@ -95,7 +95,7 @@ struct RegisterRows {
   void takeBoth(float (&values)[2][kStep<Element>]) const {
     constexpr int kHalf = kStep<Element> / 2, kPerWord = 4 / sizeof(Element);
     const int thread = emulation::current->number, first = thread % 128 / 32 * 32 + thread % 32 / 4 * 4;
-    const auto all = emulation::meet(warpgroups[thread / 128], thread % 128, {words[0], words[1], words[2], words[3]}, false);
+    const auto& all = emulation::meet(warpgroups[thread / 128], thread % 128, {words[0], words[1], words[2], words[3]}, false);
     for (int h = 0; h < 2; h++)
       for (int k = 0; k < kStep<Element>; k++) {
         const uint32_t& word = all[first + k % kHalf / kPerWord][k / kHalf * 2 + h];
@@ -103,7 +103,7 @@ struct RegisterRows {
       }
   }
 };
-struct SharedLeftRows : SharedRows {
+struct SharedLeftRows : SharedRows<1> {
   template <class Element>
   void takeBoth(float (&values)[2][kStep<Element>]) const {
     emulation::meetWarp({});
@@ -114,35 +114,34 @@ struct SharedLeftRows : SharedRows {
 inline uint32_t tileOf(uint64_t descriptor) { return static_cast<uint32_t>(descriptor & 0x3fff) << 4; }
 inline RegisterRows leftOperand(const uint32_t* a) { return {a}; }
 inline SharedLeftRows leftOperand(uint64_t a) {
-  return {{tileOf(a), 2, [](int h) { return emulation::current->index % 128 / 32 * 16 + emulation::lane() / 4 + 8 * h; }}};
+  return {{tileOf(a), 2, emulation::current->index % 128 / 32 * 16 + emulation::lane() / 4}};
 }
 /// Columns 8i + 2l and one more of the result.
 template <int kWidth>
-SharedRows rightOperand(uint64_t b) {
-  return {tileOf(b), kWidth / 4, [](int column) { return column / 2 * 8 + emulation::lane() % 4 * 2 + column % 2; }};
+SharedRows<2> rightOperand(uint64_t b) {
+  return {tileOf(b), kWidth / 4, emulation::lane() % 4 * 2};
 }
 
 /// A thread has rows g and g + 8 of its warp's 16, and columns 8i + 2l and one more: take(2i + h, e, sum).
 template <class Element, class Left, class Take>
-void multiply(const Left& left, const SharedRows& right, bool there, const Take& take) {
+void multiply(const Left& left, const SharedRows<2>& right, bool there, const Take& take) {
   float a[2][kStep<Element>], b[kStep<Element>];
   left.template takeBoth<Element>(a);
   there = there && left.mayRead() && right.mayRead();
   if (there) left.noteReads(), right.noteReads();
   for (int column = 0; column < right.count; column++) {
-    right.take<Element>(column, b);
-    for (int h = 0; h < 2; h++) {
-      double sum = there ? 0 : NAN;
-      for (int k = 0; k < kStep<Element>; k++) sum += static_cast<double>(a[h][k]) * b[k];
-      take(column / 2 * 2 + h, column % 2, sum);
-    }
+    right.template take<Element>(column, b);
+    double sums[2] = {there ? 0 : NAN, there ? 0 : NAN};
+    for (int k = 0; k < kStep<Element>; k++)
+      for (int h = 0; h < 2; h++) sums[h] += static_cast<double>(a[h][k]) * b[k];
+    for (int h = 0; h < 2; h++) take(column / 2 * 2 + h, column % 2, sums[h]);
   }
 }
 
 /// A product that reads its operands when it is waited for. If they aren't sure to be there from now to then, it is NaN: kernels may multiply
 /// what isn't there, as long as nobody looks at the result.
 template <class Element, class Left, class Take>
-void enqueue(const Left& left, const SharedRows& right, const Take& take) {
+void enqueue(const Left& left, const SharedRows<2>& right, const Take& take) {
   const bool there = left.mayRead() && right.mayRead();
   mine().back().push_back([=] { multiply<Element>(left, right, there, take); });
 }
