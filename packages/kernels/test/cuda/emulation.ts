@@ -16,7 +16,8 @@ export const kernels: string = fileURLToPath(new URL('../../../../kernels/cuda',
 const canEmulate =
   process.arch === 'x64' && process.platform === 'linux' && spawnSync('c++', ['--version']).status === 0
 let folder: string | undefined
-let programs = 0
+let shared: Promise<string> | undefined // what all programs are linked with
+let outputs = 0
 afterAll(() => {
   if (folder !== undefined) rmSync(folder, { recursive: true })
 })
@@ -38,13 +39,18 @@ export async function compile(
   defines: Readonly<Record<string, string | number>> = {},
 ): Promise<string> {
   folder ??= gatherSources()
-  const program = join(folder, `program-${programs++}`)
+  shared ??= compiler('-c', 'emulation.cpp')
   const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
-  await run('c++', '-std=c++20', ...FLAGS, ...names, `-I${folder}`, join(folder, source), '-o', program)
-  return program
+  return compiler(...(await Promise.all([compiler('-c', source, ...names), shared])))
 }
-// That of the machine at hand converts FP16 and adds clocks a vector at a time; contracted, sums would be others than the kernels'.
-const FLAGS = ['-O2', '-march=native', '-ffp-contract=off']
+
+/** Its output's path. The machine's own instructions halve the time; sums contracted to FMAs would be others than the kernels'. */
+async function compiler(...args: readonly string[]): Promise<string> {
+  const output = join(folder!, `${outputs++}.o`)
+  const flags = ['-std=c++20', '-O3', '-march=native', '-ffp-contract=off', '-I.']
+  await run('c++', [...flags, ...args, '-o', output], folder)
+  return output
+}
 
 /** The kernels' headers in a new folder, but for those that the emulation has its own of. */
 function gatherSources(): string {
@@ -55,9 +61,9 @@ function gatherSources(): string {
 }
 
 /** What a program prints. It throws all output of one that fails. */
-export async function run(program: string, ...args: readonly string[]): Promise<string> {
+export async function run(program: string, args: readonly string[] = [], cwd?: string): Promise<string> {
   try {
-    return (await promisify(execFile)(program, args, { maxBuffer: 2 ** 26 })).stdout
+    return (await promisify(execFile)(program, args, { cwd, maxBuffer: 2 ** 26 })).stdout
   } catch (error) {
     const { code, signal, stdout, stderr } = error as Record<'code' | 'signal' | 'stdout' | 'stderr', unknown>
     throw new Error(`${program} ended with ${code ?? signal}: ${stdout}${stderr}`)
@@ -77,7 +83,7 @@ export async function runOn(
   const input = [Int32Array.from(sizes), Float32Array.of(softmaxScale), ...behind]
   const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))
   await writeFile(`${program}.in`, Buffer.concat(bytes))
-  await run(program, `${program}.in`, `${program}.out`)
+  await run(program, [`${program}.in`, `${program}.out`])
   const found = await readFile(`${program}.out`)
   return new Uint16Array(found.buffer, found.byteOffset, found.length / 2)
 }

@@ -20,14 +20,14 @@ const scenarios = [
 describeEmulated('the search for races', () => {
   let program: Promise<string>
   beforeAll(() => {
-    program = compile('races.cpp')
+    program = compile('race_scenarios.cpp')
   })
 
   it('has these scenarios', async () => {
     expect((await run(await program)).trim().split('\n')).toEqual(scenarios.map(([name]) => name))
   })
   it.each(scenarios)('%s', async (name, why) => {
-    expect(await run(await program, name)).toBe('')
-    await expect(run(await program, name, 'broken')).rejects.toThrow(`ended with 1: ${why}: thread`)
+    expect(await run(await program, [name])).toBe('')
+    await expect(run(await program, [name, 'broken'])).rejects.toThrow(`ended with 1: ${why}: thread`)
   })
 })
