@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig, type ViteUserConfig } from 'vitest/config'
 
 // Tests of packages read the sources (the `fireq-source` export condition); tests in `tests/` and of the apps spawn
@@ -9,6 +10,7 @@ const config: ViteUserConfig = defineConfig({
     include: ['packages/**/test/**/*.test.ts', 'apps/**/test/**/*.test.ts', 'tests/**/*.test.ts'],
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    maxConcurrency: availableParallelism(), // of tests in a file that say that they may
   },
 })
 

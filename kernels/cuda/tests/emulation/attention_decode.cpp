@@ -5,9 +5,8 @@
 #include "attention_decode.cuh"
 #include "parts.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
+#include <cstdio>
+
 using namespace fireq;
 using Config = decode::Config<KvLayout<KvFormat::FORMAT, HEAD_DIM>, TILES, WARPS, STAGES>;
 static_assert(sizeof(Config::Shared) <= kSharedBytes && sizeof(AttentionDecodeParams) == 104);

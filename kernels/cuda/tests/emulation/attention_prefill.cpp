@@ -6,9 +6,6 @@
 #include "attention_prefill.cuh"
 #include "parts.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
 using namespace fireq;
 using Layout = KvLayout<KvFormat::FORMAT, HEAD_DIM>;
 using Config = AttentionPrefillConfig<HEAD_DIM, STAGES, Overlap::kBoth>;

@@ -5,9 +5,6 @@
 #include "attention_prefill_direct.cuh"
 #include "parts.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
 using namespace fireq;
 using Config = prefill::DirectConfig<KvLayout<KvFormat::kBf16, HEAD_DIM>, WARPS, STAGES>;
 static_assert(sizeof(Config::Shared) <= kSharedBytes);

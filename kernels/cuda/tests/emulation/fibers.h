@@ -1,14 +1,8 @@
 // A cluster of blocks of CUDA threads on the host, each thread a fiber: what threads do together happens when all of them have come there.
 #pragma once
-#include <ucontext.h>
-
-#include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "races.h"
@@ -20,14 +14,13 @@ extern uint8_t memory[];  // the shared memory of a cluster's first block
 
 namespace emulation {
 
+/// Where a thread is.
 struct Thread {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
   int number = 0;  // in the cluster
   int index = 0;   // in its block
   int block = 0;   // in the cluster
-  bool done = false;
 };
+extern const Thread* current;
 
 using Words = std::array<uint32_t, 8>;
 
@@ -39,13 +32,7 @@ struct Meeting {
   races::Clock now, before;  // of what orders memory
 
   explicit Meeting(int threads) : alive(threads), brought(threads), seen(threads) {}
-  void endIfAllCame() {
-    if (arrived == 0 || arrived != alive) return;
-    arrived = 0;
-    seen = brought;
-    before = std::move(now), now = {};
-    round++;
-  }
+  void endIfAllCame();
 };
 
 /// barrier.cluster: who arrives goes on, and waits later or not at all.
@@ -55,106 +42,33 @@ struct ClusterBarrier {
   races::Clock now, before;
 };
 
-constexpr int kStackBytes = 64 << 10;
-inline ucontext_t scheduler;
-inline Thread* current = nullptr;
-inline std::vector<Thread> threads;
-inline int blockThreads = 0, firstBlock = 0, blockIndexY = 0, gridSize = 1, clusterBlocks = 1;
-inline long progress = 0;  // something that others may wait for has happened
-inline std::vector<Meeting> warps, blocks;
-inline ClusterBarrier clusterBarrier;
-inline void (*kernel)() = nullptr;
-inline std::vector<void (*)()> beforeCluster;  // what else begins anew
+extern int blockThreads, firstBlock, blockIndexY, gridSize, clusterBlocks;
+extern long progress;  // something that others may wait for has happened
+extern std::vector<Meeting> warps, blocks;
+extern ClusterBarrier clusterBarrier;
+extern std::vector<void (*)()> beforeCluster;  // what else begins anew
 
-/// The others' shared memory.
-struct alignas(1024) SharedMemory { uint8_t bytes[fireq::kSharedBytes]; };
-inline std::vector<std::unique_ptr<SharedMemory>> otherMemory;
-inline uint8_t* memoryOf(int block) { return block == 0 ? fireq::memory : otherMemory.at(block - 1)->bytes; }
+uint8_t* memoryOf(int block);
 
-inline void yield() { swapcontext(&current->context, &scheduler); }
-
-/// orders: what these threads did before is before what they do afterwards.
-inline const std::vector<Words>& meet(Meeting& meeting, int index, const Words& words, bool orders) {
-  const long round = meeting.round;
-  meeting.brought[index] = words;
-  if (orders) races::release(meeting.now);
-  meeting.arrived++;
-  progress++;
-  meeting.endIfAllCame();
-  while (meeting.round == round) yield();
-  if (orders) races::acquire(meeting.before);
-  return meeting.seen;
+/// The others' turn, as long as holds(what).
+void waitWhile(bool (*holds)(const void*), const void* what);
+template <class Condition>
+void waitWhile(const Condition& holds) {
+  if (holds()) waitWhile([](const void* what) { return (*static_cast<const Condition*>(what))(); }, &holds);
 }
+void yield();
+
+/// orders: what these threads did before is before what they do afterwards. What it gives stays until the thread's next meeting.
+const std::vector<Words>& meet(Meeting& meeting, int index, const Words& words, bool orders);
 inline int lane() { return current->index % 32; }
-inline Meeting& myWarp() { return warps[current->number / 32]; }
+Meeting& myWarp();
 /// A warp's instruction; it orders nothing.
-inline const std::vector<Words>& meetWarp(const Words& words) { return meet(myWarp(), lane(), words, false); }
+const std::vector<Words>& meetWarp(const Words& words);
 
-inline void endClusterRoundIfAllCame() {
-  ClusterBarrier& b = clusterBarrier;
-  for (const Thread& t : threads)
-    if (!t.done && b.arrivedIn[t.number] != b.round) return;
-  b.before = b.now;
-  b.round++;
-  progress++;
-}
-
-inline bool blockHasEnded(int block) {
-  const auto first = threads.begin() + block * blockThreads;
-  return std::all_of(first, first + blockThreads, [](const Thread& t) { return t.done; });
-}
-
-inline void runThread() {
-  kernel();
-  for (Meeting* meeting : {&myWarp(), &blocks[current->block]}) {
-    meeting->alive--;
-    meeting->endIfAllCame();
-  }
-  current->done = true;
-  endClusterRoundIfAllCame();
-  progress++;
-  yield();
-}
-
-/// Runs a cluster to its end. Threads take turns; if none gets on, they wait for each other for ever.
-inline void runCluster() {
-  const int count = clusterBlocks * blockThreads;
-  while (static_cast<int>(otherMemory.size()) < clusterBlocks - 1) otherMemory.push_back(std::make_unique<SharedMemory>());
-  for (int i = 0; i < clusterBlocks; i++) std::memset(memoryOf(i), 0xff, fireq::kSharedBytes);
-  races::begin(count, clusterBlocks, fireq::kSharedBytes);
-  warps.assign(count / 32, Meeting(32));
-  blocks.assign(clusterBlocks, Meeting(blockThreads));
-  clusterBarrier = {std::vector<long>(count)};
-  for (const auto begin : beforeCluster) begin();
-  threads.resize(count);
-  for (int i = 0; i < count; i++) {
-    Thread& t = threads[i];
-    t.number = i, t.index = i % blockThreads, t.block = i / blockThreads, t.done = false;
-    if (!t.stack) t.stack.reset(new char[kStackBytes]);
-    getcontext(&t.context);
-    t.context.uc_stack.ss_sp = t.stack.get();
-    t.context.uc_stack.ss_size = kStackBytes;
-    t.context.uc_link = &scheduler;
-    makecontext(&t.context, runThread, 0);
-  }
-  for (bool left = true; left;) {
-    const long before = progress;
-    left = false;
-    for (Thread& t : threads) {
-      if (t.done) continue;
-      current = &t, races::current = t.number;
-      swapcontext(&scheduler, &t.context);
-      left |= !t.done;
-    }
-    if (left && progress == before) fail("the threads wait for each other for ever");
-  }
-}
+void endClusterRoundIfAllCame();
+bool blockHasEnded(int block);
 
 /// Runs a grid of x · y blocks, cluster after cluster; x is a multiple of a cluster's blocks.
-inline void launch(int x, int y, int blocksOfCluster, int threadsOfBlock, void (*entry)()) {
-  gridSize = x, clusterBlocks = blocksOfCluster, blockThreads = threadsOfBlock, kernel = entry;
-  for (blockIndexY = 0; blockIndexY < y; blockIndexY++)
-    for (firstBlock = 0; firstBlock < x; firstBlock += clusterBlocks) runCluster();
-}
+void launch(int x, int y, int blocksOfCluster, int threadsOfBlock, void (*entry)());
 
 }  // namespace emulation

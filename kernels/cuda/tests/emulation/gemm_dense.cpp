@@ -2,11 +2,9 @@
 #include "intrinsics.h"
 #include "gemm_dense.cuh"
 
+#include <cstdio>
 #include <random>
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
 using namespace fireq;
 using Config = CONFIG;
 static_assert(sizeof(GemmDenseShared<Config>) <= kSharedBytes);

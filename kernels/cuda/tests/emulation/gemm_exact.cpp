@@ -4,9 +4,8 @@
 #include "gemm_exact.cuh"
 #include "gemm_problem.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
+#include <cstdio>
+
 using namespace fireq;
 using Config = CONFIG;
 static_assert(sizeof(GemmExactShared<Config>) <= kSharedBytes);

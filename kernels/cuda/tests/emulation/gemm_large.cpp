@@ -4,9 +4,8 @@
 #include "gemm_large.cuh"
 #include "gemm_problem.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
+#include <cstdio>
+
 using namespace fireq;
 
 using Config = CONFIG;

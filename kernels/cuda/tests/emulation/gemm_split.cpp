@@ -3,13 +3,11 @@
 #include "intrinsics.h"
 #include HEADER
 
+#include <cstdio>
 #include <string_view>
 
 #include "gemm_problem.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
 using namespace fireq;
 using Config = CONFIG;
 

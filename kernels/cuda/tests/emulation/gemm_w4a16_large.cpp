@@ -3,9 +3,8 @@
 #include "gemm_w4a16_large.cuh"
 #include "gemm_problem.h"
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
+#include <cstdio>
+
 using namespace fireq;
 using Config = CONFIG;
 static_assert(sizeof(GemmW4a16LargeShared<Config>) <= kSharedBytes);

@@ -1,6 +1,7 @@
 // What kernels use of CUDA C++ itself, on the host. Those whose headers are plain C++ but for this and the wrappers of ptx.cuh, wgmma.cuh
 // and mma.cuh, which are in this folder, too, are compiled as they are.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cmath>
 

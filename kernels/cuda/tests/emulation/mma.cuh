@@ -5,7 +5,7 @@
 namespace fireq::mma {
 
 inline void loadMatrices(uint32_t (&m)[4], uint32_t address) {
-  const auto all = emulation::meetWarp({address});
+  const auto& all = emulation::meetWarp({address});
   for (int i = 0; i < 4; i++) m[i] = ptx::load<uint32_t>(all[8 * i + emulation::lane() / 4][0] + emulation::lane() % 4 * 4, "ldmatrix");
 }
 

@@ -1,6 +1,7 @@
 // What a test gives a program, and what it gets back, by files.
 #pragma once
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "fibers.h"

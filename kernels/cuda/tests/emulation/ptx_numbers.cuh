@@ -20,14 +20,12 @@ inline float decodeE4m3(int bits) {
   const float v = exponent ? std::ldexp(8.f + mantissa, exponent - 10) : std::ldexp(static_cast<float>(mantissa), -9);
   return bits & 128 ? -v : v;
 }
-inline float e4m3ToFloat(uint8_t bits) {
-  static const std::array<float, 256> all = [] {
-    std::array<float, 256> values;
-    for (int i = 0; i < 256; i++) values[i] = decodeE4m3(i);
-    return values;
-  }();
-  return all[bits];
-}
+inline const std::array<float, 256> e4m3Numbers = [] {
+  std::array<float, 256> values;
+  for (int i = 0; i < 256; i++) values[i] = decodeE4m3(i);
+  return values;
+}();
+inline float e4m3ToFloat(uint8_t bits) { return e4m3Numbers[bits]; }
 inline uint32_t pair(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
 
 inline float2 unpackHalf(uint32_t v) { return {halfToFloat(v & 0xffff), halfToFloat(v >> 16)}; }
@@ -113,7 +111,7 @@ inline uint32_t transposeMatrix(uint32_t v) {
 
 template <bool kBf16>
 void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, const uint32_t (&b)[2]) {
-  const auto words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});
+  const auto& words = emulation::meetWarp({a0, a1, a2, a3, b[0], b[1]});
   const int g = emulation::lane() / 4, l = emulation::lane() % 4;
   const auto number = [](uint32_t word, int half) {
     const uint16_t bits = static_cast<uint16_t>(word >> 16 * half);

@@ -1,160 +1,172 @@
-// Whether races.h finds what it should and nothing else: `program SCENARIO` runs a small kernel in which everything is ordered, `program
-// SCENARIO broken` the same with one thing left out.
-#include <string_view>
+#include "races.h"
 
-#include "ptx.cuh"
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
 
-namespace fireq {
-alignas(1024) uint8_t memory[kSharedBytes];
-}
-using namespace fireq;
+namespace emulation {
 
-static bool broken = false;
-static const uint8_t source[64] = {};
-static uint8_t sink[1024];
-constexpr uint32_t kFull = 0, kEmpty = 8, kData = 1024;  // barriers, data
-
-static int thread() { return emulation::current->index; }
-static bool isFirst() { return thread() == 0; }
-
-static void begin(int arrivals) {
-  if (isFirst()) {
-    ptx::barrierInit(kFull, 1);
-    ptx::barrierInit(kEmpty, arrivals);
-    ptx::barrierInitFence();
-  }
-  __syncthreads();
-}
-static void fetch(uint32_t to = kData) {
-  ptx::barrierArriveExpect(kFull, 32);
-  ptx::copyBulk(to, source, 32, kFull);
+void fail(const char* why) {
+  std::puts(why);
+  std::exit(1);
 }
 
-/// What a thread stores others load behind a barrier.
-static void storeThenLoad() {
-  if (isFirst()) ptx::storeShared16(kData, 1, 2, 3, 4);
-  if (!broken) __syncthreads();
-  ptx::loadShared4(kData + thread() % 4 * 4);
+namespace races {
+
+void Steps::raise(int who, uint32_t to) {
+  if (who >= static_cast<int>(steps.size())) steps.resize(who + 1);
+  steps[who] = std::max(steps[who], to);
+}
+void Steps::join(const Steps& other) {
+  if (steps.size() < other.steps.size()) steps.resize(other.steps.size());
+  for (size_t i = 0; i < other.steps.size(); i++) steps[i] = std::max(steps[i], other.steps[i]);
 }
 
-/// Threads' own bytes of a word don't race.
-static void neighbours() { ptx::store(kData + (broken ? 0 : thread()), uint8_t{1}); }
+constexpr int kLineBytes = 16;
 
-static void copyThenLoad() {
-  begin(1);
-  if (isFirst()) fetch();
-  if (!broken) ptx::barrierWait(kFull, 0);
-  ptx::loadShared4(kData);
-}
-
-/// A stage is filled again once a warp has left it: one lane tells, so the others' loads must be before that.
-static void refill() {
-  begin(1);
-  if (isFirst()) fetch();
-  if (thread() / 32 == 1) {
-    ptx::barrierWait(kFull, 0);
-    ptx::loadShared4(kData + thread() % 8 * 4);
-    if (!broken) __syncwarp();
-    if (thread() % 32 == 0) ptx::barrierArrive(kEmpty);
-  } else if (isFirst()) {
-    ptx::barrierWait(kEmpty, 0);
-    fetch();
-  }
-}
-
-/// Shuffles and votes order nothing.
-static void shuffle() {
-  ptx::storeSharedFloat(kData + thread() * 4, 1);
-  broken ? static_cast<void>(__shfl_sync(~0u, thread(), 0)) : __syncwarp();
-  ptx::loadSharedFloat(kData + (thread() ^ 1) * 4);
-}
-
-/// The copy engine sees what threads stored once they have fenced it.
-static void storeOut() {
-  ptx::storeShared16(kData + thread() * 16, 1, 2, 3, 4);
-  if (!broken) ptx::fenceAsyncShared();
-  __syncthreads();
-  if (isFirst()) ptx::storeBulk(sink, kData, sizeof sink);
-}
-
-/// What is on its way out must not be overwritten.
-static void overwrite() {
-  if (!isFirst()) return;
-  ptx::storeBulk(sink, kData, sizeof sink);
-  ptx::storeCommit();
-  if (!broken) ptx::storeWaitRead<0>();
-  ptx::storeShared16(kData, 1, 2, 3, 4);
-}
-
-/// cp.async's arrival tells of the copies, and not of other stores.
-static void asynchronousCopies() {
-  begin(1);
-  if (isFirst()) {
-    broken ? ptx::storeShared16(kData, 1, 2, 3, 4) : ptx::copyAsync(kData, source);
-    ptx::copyAsyncArrive(kFull);
-  }
-  ptx::barrierWait(kFull, 0);
-  ptx::loadShared16(kData);
-}
-
-/// Barriers are there for all once the threads have met.
-static void initialize() {
-  if (isFirst()) {
-    ptx::barrierInit(kFull, 1);
-    ptx::barrierInitFence();
-  }
-  if (!broken) __syncthreads();
-  if (thread() == 33) ptx::barrierArrive(kFull);
-}
-
-/// A block copies into its neighbour's memory once that one has said so.
-static void neighbour() {
-  begin(1);
-  ptx::clusterArriveRelaxed();
-  ptx::clusterWait();
-  if (!isFirst()) return;
-  if (ptx::clusterRank() == 0) {
-    fetch();
-    ptx::barrierWait(kFull, 0);
-    ptx::loadShared4(kData);
-    ptx::barrierArriveCluster(ptx::clusterAddress(kEmpty, 1));
-    ptx::barrierArriveExpect(kFull, 32);
-    ptx::barrierWait(kFull, 1);
-  } else {
-    if (!broken) ptx::barrierWait(kEmpty, 0);
-    ptx::copyBulk(ptx::clusterAddress(kData, 0), source, 32, ptx::clusterAddress(kFull, 0));
-  }
-}
-
-struct Scenario {
-  std::string_view name;
-  void (*kernel)();
-  int blocks = 1;
+/// An access to some bytes of a line: of a thread, or of a copy (the engine's).
+struct Access {
+  int by;
+  uint32_t step;
+  uint16_t bytes;  // a bit each
+  const char* what;
 };
-constexpr Scenario kScenarios[] = {
-    {"store then load", storeThenLoad},
-    {"neighbouring bytes", neighbours},
-    {"copy then load", copyThenLoad},
-    {"refill", refill},
-    {"shuffle", shuffle},
-    {"store out", storeOut},
-    {"overwrite", overwrite},
-    {"asynchronous copies", asynchronousCopies},
-    {"initialize", initialize},
-    {"neighbour", neighbour, 2},
+struct Line {
+  std::vector<Access> reads, writes;  // that no write has covered since
 };
 
-int main(int count, char** arguments) {
-  if (count == 1) {
-    for (const Scenario& s : kScenarios) std::printf("%s\n", s.name.data());
-    return 0;
-  }
-  broken = count == 3;
-  ptx::readable = source, ptx::readableEnd = source + sizeof source;
-  for (const Scenario& s : kScenarios)
-    if (s.name == arguments[1]) {
-      emulation::launch(s.blocks, 1, s.blocks, 64, s.kernel);
-      return 0;
+// Who: threads; then of each thread its cp.async's, which an arrival or a wait ends all together; then its copies out of shared memory, which
+// end in order; then each warp's products, which its next wait ends; then a thread's copies that one barrier waits for, all of them.
+int current = 0;
+static int threadCount = 0, lineCount = 0;
+static std::vector<Clock> clocks;        // of threads
+static std::vector<uint32_t> otherSteps;  // of those that aren't threads
+static std::map<std::pair<int, const void*>, int> announced;  // who a thread's copies for a barrier are
+static std::vector<Line> lines;          // of all blocks of the cluster
+
+void begin(int threads, int blocks, int blockBytes) {
+  threadCount = threads, lineCount = blockBytes / kLineBytes;
+  clocks.assign(threads, {});
+  for (int i = 0; i < threads; i++) clocks[i].known.raise(i, 1);
+  otherSteps.assign(2 * threads + threads / 32, 1);
+  announced.clear();
+  lines.assign(static_cast<size_t>(blocks) * lineCount, {});
+}
+
+Clock& mine() { return clocks[current]; }
+uint32_t step() { return mine().known.of(current); }
+void advance() { mine().known.steps[current]++; }
+
+void release(Clock& to) {
+  to.join(mine());
+  advance();
+}
+void acquire(const Clock& from) { mine().join(from); }
+void releaseRelaxed(Clock& to) {
+  to.over.join(mine().known);
+  to.over.join(mine().over);
+  advance();
+}
+void fence() {
+  mine().shown = mine().known;
+  advance();
+}
+
+static bool isThread(int by) { return by < threadCount; }
+static bool knows(const Access& a) { return mine().known.of(a.by) >= a.step; }
+static bool isOver(const Access& a) { return mine().over.of(a.by) >= a.step; }
+static bool sees(const Access& a) { return !isThread(a.by) || mine().shown.of(a.by) >= a.step; }
+
+/// What it races with, if it does, and why.
+struct Race {
+  const Access* before = nullptr;
+  const char* why = nullptr;
+};
+static Race find(int line, uint16_t bytes, bool writes, Unit unit) {
+  for (const Access& a : lines[line].writes)
+    if (a.bytes & bytes) {
+      if (!knows(a) && !(writes && !isThread(a.by) && isOver(a))) return {&a, "a race"};
+      if (unit == Unit::kEngine && !writes && !sees(a)) return {&a, "no fence"};
     }
-  emulation::fail("no such scenario");
+  if (writes)
+    for (const Access& a : lines[line].reads)
+      if (a.bytes & bytes && !knows(a) && !isOver(a)) return {&a, "a race"};
+  return {};
 }
+static void check(int line, uint16_t bytes, bool writes, Unit unit, const char* what) {
+  const Race race = find(line, bytes, writes, unit);
+  if (race.before == nullptr) return;
+  std::printf("%s: thread %d: %s, at shared memory %d of block %d", race.why, current, what, line % lineCount * kLineBytes, line / lineCount);
+  std::printf(isThread(race.before->by) ? " after %s of thread %d's\n" : " after %s\n", race.before->what, race.before->by);
+  std::exit(1);
+}
+
+static void cover(std::vector<Access>& accesses, uint16_t bytes) {
+  for (Access& a : accesses) a.bytes &= ~bytes;
+  std::erase_if(accesses, [](const Access& a) { return a.bytes == 0; });
+}
+
+static void record(int line, const Access& a, bool writes) {
+  Line& l = lines[line];
+  if (writes) {
+    cover(l.reads, a.bytes), cover(l.writes, a.bytes);
+    l.writes.push_back(a);
+    return;
+  }
+  for (Access& other : l.reads)
+    if (other.by == a.by && other.bytes == a.bytes) {
+      other.step = a.step;
+      return;
+    }
+  l.reads.push_back(a);
+}
+
+/// f(line, its bytes) for each line of a range.
+template <class F>
+static void forLines(int block, uint32_t from, uint32_t bytes, const F& f) {
+  for (uint32_t at = from, end = from + bytes; at < end;) {
+    const uint32_t line = at / kLineBytes, next = (line + 1) * kLineBytes, to = next < end ? next : end;
+    f(static_cast<int>(block * lineCount + line), static_cast<uint16_t>(((1u << (to - at)) - 1) << at % kLineBytes));
+    at = to;
+  }
+}
+
+void access(int block, uint32_t from, uint32_t bytes, bool writes, Unit unit, const char* what) {
+  forLines(block, from, bytes, [&](int line, uint16_t mask) {
+    check(line, mask, writes, unit, what);
+    record(line, {current, step(), mask, what}, writes);
+  });
+}
+void expectRead(int block, uint32_t from, uint32_t bytes, Unit unit, const char* what) {
+  forLines(block, from, bytes, [&](int line, uint16_t mask) { check(line, mask, false, unit, what); });
+}
+bool mayRead(int block, uint32_t from, uint32_t bytes, Unit unit) {
+  bool may = true;
+  forLines(block, from, bytes, [&](int line, uint16_t mask) { may &= find(line, mask, false, unit).before == nullptr; });
+  return may;
+}
+
+Copy copyFor(const void* barrier) {
+  const auto [found, isNew] = announced.try_emplace({current, barrier}, threadCount + static_cast<int>(otherSteps.size()));
+  if (isNew) otherSteps.push_back(0);
+  return {found->second, ++otherSteps[found->second - threadCount]};
+}
+Copy asyncCopy() { return {threadCount + current, otherSteps[current]}; }
+Copy copyOut() { return {2 * threadCount + current, ++otherSteps[threadCount + current]}; }
+Copy product(uint32_t wait) { return {3 * threadCount + current / 32, wait}; }
+
+void access(const Copy& copy, int block, uint32_t from, uint32_t bytes, bool writes, const char* what) {
+  forLines(block, from, bytes, [&](int line, uint16_t mask) {
+    check(line, mask, writes, Unit::kEngine, what);
+    record(line, {copy.by, copy.step, mask, what}, writes);
+  });
+}
+void noteRead(const Copy& copy, int block, uint32_t from, uint32_t bytes, const char* what) {
+  forLines(block, from, bytes, [&](int line, uint16_t mask) { record(line, {copy.by, copy.step, mask, what}, false); });
+}
+void end(const Copy& copy, Clock& clock) { clock.known.raise(copy.by, copy.step); }
+void endAsyncCopies(Clock& clock) { end({threadCount + current, otherSteps[current]++}, clock); }
+
+}  // namespace races
+}  // namespace emulation

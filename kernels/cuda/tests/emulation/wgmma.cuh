@@ -1,41 +1,38 @@
 // The products of kernels/cuda/wgmma.cuh on the host. One is carried out when it is waited for, and reads its operands
 // then: who overwrites them before, or looks at its result, shows.
 #pragma once
-#include <deque>
-#include <functional>
+#include <type_traits>
 
 #include "ptx.cuh"
 
 namespace fireq::wgmma {
 
-/// A thread's products, group after group; the last one is open.
-using Groups = std::deque<std::vector<std::function<void()>>>;
-inline std::vector<Groups> pending;     // by thread
-inline std::vector<uint32_t> waits;     // the number of a thread's next one
-inline std::vector<emulation::Meeting> warpgroups;
+/// Something that a thread does later, with what it needs for that.
+struct Product {
+  void (*carryOut)(const void* needed);
+  alignas(8) uint8_t needed[64];
 
-inline const bool begins = [] {
-  emulation::beforeCluster.push_back([] {
-    pending.assign(emulation::clusterBlocks * emulation::blockThreads, Groups(1));
-    waits.assign(pending.size(), 1);
-    warpgroups.assign(pending.size() / 128, emulation::Meeting(128));
-  });
-  return true;
-}();
-inline Groups& mine() { return pending[emulation::current->number]; }
-
-inline void fence() {}
-inline void commit() { mine().emplace_back(); }
+  template <class Function>
+  explicit Product(const Function& f) : carryOut([](const void* needed) { (*static_cast<const Function*>(needed))(); }) {
+    static_assert(sizeof(Function) <= sizeof needed && std::is_trivially_copyable_v<Function>);
+    std::memcpy(needed, &f, sizeof f);
+  }
+};
+/// In the thread's open group.
+void add(const Product& product);
+void commit();
+/// Carries out the thread's products but for the last groups.
+void waitForProducts(size_t groups);
 template <int kPending>
 void wait() {
-  Groups& groups = mine();
-  while (groups.size() > kPending + 1) {
-    for (const auto& product : groups.front()) product();
-    groups.pop_front();
-  }
-  emulation::meetWarp({});  // the warp waits together
-  ptx::races::end(ptx::races::product(waits[emulation::current->number]++), ptx::races::mine());
+  waitForProducts(kPending);
 }
+/// For races.h: the thread's products that its next wait ends.
+ptx::races::Copy products();
+/// What a warpgroup's threads bring.
+const std::vector<emulation::Words>& meetWarpgroup(const emulation::Words& words);
+
+inline void fence() {}
 template <class T>
 void pin(T&) {}
 template <class T>
@@ -51,15 +48,15 @@ constexpr int kStepBytes = 32;  // of K, in one product
 template <class Element>
 constexpr int kStep = kStepBytes / sizeof(Element);
 
-/// The rows of a tile in shared memory that this thread's part of a product takes: the i-th of them is row(i).
+/// The rows of a tile in shared memory that this thread's part of a product takes: of every 8 kRun, from the first on.
+template <int kRun>
 struct SharedRows {
   uint32_t tile;
-  int count;
-  int (*row)(int);
+  int count, first;
 
   /// Where 16 bytes of the i-th lie.
   ptx::Location chunk(int i, int half) const {
-    const uint32_t at = tile + row(i) * 128 + half * 16;
+    const uint32_t at = tile + (first + i / kRun * 8 + i % kRun) * 128 + half * 16;
     return ptx::locate(at ^ (at >> 7 & 7) << 4, 16);
   }
   template <class Use>
@@ -73,11 +70,11 @@ struct SharedRows {
     return may;
   }
   void noteReads() const {
-    const auto product = ptx::races::product(waits[emulation::current->number]);
-    forChunks([&](const ptx::Location& l) { ptx::races::access(product, l.block, l.at, 16, false, "a product"); });
+    const auto product = products();
+    forChunks([&](const ptx::Location& l) { ptx::races::noteRead(product, l.block, l.at, 16, "a product"); });
   }
   template <class Element>
-  void take(int i, float (&values)[kStep<Element>]) const {
+  void take(int i, double (&values)[kStep<Element>]) const {
     for (int half = 0; half < 2; half++) {
       const auto* const elements = reinterpret_cast<const Element*>(chunk(i, half).bytes());
       for (int k = 0; k < kStep<Element> / 2; k++) values[half * kStep<Element> / 2 + k] = valueOf(elements + k);
@@ -92,10 +89,10 @@ struct RegisterRows {
   bool mayRead() const { return true; }
   void noteReads() const {}
   template <class Element>
-  void takeBoth(float (&values)[2][kStep<Element>]) const {
+  void takeBoth(double (&values)[2][kStep<Element>]) const {
     constexpr int kHalf = kStep<Element> / 2, kPerWord = 4 / sizeof(Element);
     const int thread = emulation::current->number, first = thread % 128 / 32 * 32 + thread % 32 / 4 * 4;
-    const auto all = emulation::meet(warpgroups[thread / 128], thread % 128, {words[0], words[1], words[2], words[3]}, false);
+    const auto& all = meetWarpgroup({words[0], words[1], words[2], words[3]});
     for (int h = 0; h < 2; h++)
       for (int k = 0; k < kStep<Element>; k++) {
         const uint32_t& word = all[first + k % kHalf / kPerWord][k / kHalf * 2 + h];
@@ -103,9 +100,9 @@ struct RegisterRows {
       }
   }
 };
-struct SharedLeftRows : SharedRows {
+struct SharedLeftRows : SharedRows<1> {
   template <class Element>
-  void takeBoth(float (&values)[2][kStep<Element>]) const {
+  void takeBoth(double (&values)[2][kStep<Element>]) const {
     emulation::meetWarp({});
     for (int h = 0; h < 2; h++) take<Element>(h, values[h]);
   }
@@ -114,37 +111,40 @@ struct SharedLeftRows : SharedRows {
 inline uint32_t tileOf(uint64_t descriptor) { return static_cast<uint32_t>(descriptor & 0x3fff) << 4; }
 inline RegisterRows leftOperand(const uint32_t* a) { return {a}; }
 inline SharedLeftRows leftOperand(uint64_t a) {
-  return {{tileOf(a), 2, [](int h) { return emulation::current->index % 128 / 32 * 16 + emulation::lane() / 4 + 8 * h; }}};
+  return {{tileOf(a), 2, emulation::current->index % 128 / 32 * 16 + emulation::lane() / 4}};
 }
 /// Columns 8i + 2l and one more of the result.
 template <int kWidth>
-SharedRows rightOperand(uint64_t b) {
-  return {tileOf(b), kWidth / 4, [](int column) { return column / 2 * 8 + emulation::lane() % 4 * 2 + column % 2; }};
+SharedRows<2> rightOperand(uint64_t b) {
+  return {tileOf(b), kWidth / 4, emulation::lane() % 4 * 2};
 }
+
+/// A number of each of a thread's two rows.
+using BothRows = double __attribute__((vector_size(16)));
 
 /// A thread has rows g and g + 8 of its warp's 16, and columns 8i + 2l and one more: take(2i + h, e, sum).
 template <class Element, class Left, class Take>
-void multiply(const Left& left, const SharedRows& right, bool there, const Take& take) {
-  float a[2][kStep<Element>], b[kStep<Element>];
+void multiply(const Left& left, const SharedRows<2>& right, bool there, const Take& take) {
+  double a[2][kStep<Element>], b[kStep<Element>];
   left.template takeBoth<Element>(a);
+  BothRows both[kStep<Element>];
+  for (int k = 0; k < kStep<Element>; k++) both[k] = BothRows{a[0][k], a[1][k]};
   there = there && left.mayRead() && right.mayRead();
   if (there) left.noteReads(), right.noteReads();
   for (int column = 0; column < right.count; column++) {
-    right.take<Element>(column, b);
-    for (int h = 0; h < 2; h++) {
-      double sum = there ? 0 : NAN;
-      for (int k = 0; k < kStep<Element>; k++) sum += static_cast<double>(a[h][k]) * b[k];
-      take(column / 2 * 2 + h, column % 2, sum);
-    }
+    right.template take<Element>(column, b);
+    BothRows sums = {there ? 0 : NAN, there ? 0 : NAN};
+    for (int k = 0; k < kStep<Element>; k++) sums += both[k] * b[k];
+    for (int h = 0; h < 2; h++) take(column / 2 * 2 + h, column % 2, sums[h]);
   }
 }
 
 /// A product that reads its operands when it is waited for. If they aren't sure to be there from now to then, it is NaN: kernels may multiply
 /// what isn't there, as long as nobody looks at the result.
 template <class Element, class Left, class Take>
-void enqueue(const Left& left, const SharedRows& right, const Take& take) {
+void enqueue(const Left& left, const SharedRows<2>& right, const Take& take) {
   const bool there = left.mayRead() && right.mayRead();
-  mine().back().push_back([=] { multiply<Element>(left, right, there, take); });
+  add(Product([=] { multiply<Element>(left, right, there, take); }));
 }
 
 template <int kWidth>

@@ -1,12 +1,10 @@
-import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { f32ToE4m3Bits } from '@fireq/formats'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { type DecodeShape, planDecode } from '../../src/cuda/decode-plan.js'
 import { Random } from '../conformance/random.js'
+import { compile, describeEmulated, emulated, kernels, run, runOn } from './emulation.js'
 import {
   type AttentionProblem,
   type AttentionSpec,
@@ -17,14 +15,6 @@ import {
   type FormatName,
   makeAttention,
 } from './gpu/attention-problem.js'
-import { emulated } from './support.js'
-
-// The decode kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's instructions emulated.
-
-const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
-const hasCompiler =
-  spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
-if (!hasCompiler) console.log('skipped: decode kernels on the host: needs c++ on x64 Linux')
 
 const NAMES = { sym: 'symmetric', asym: 'asymmetric', e4m3: 'e4m3', bf16: 'bf16' } as const
 const instance = /^FIREQ_ATTENTION_DECODE\(attention_decode_q(8|16)_(\w+)_d\d+, (\w+), (\d+), (\d+), (\d+), (\d+)\)$/gm
@@ -62,17 +52,7 @@ const cases: Readonly<Record<number, readonly Case[]>> = {
   ],
 }
 
-describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
-  let folder: string
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), 'fireq-decode-'))
-    for (const name of readdirSync(kernels)) {
-      if (/\.(cuh|h)$/.test(name) && !existsSync(join(kernels, 'tests/emulation', name)))
-        copyFileSync(join(kernels, name), join(folder, name))
-    }
-  })
-  afterAll(() => rmSync(folder, { recursive: true }))
-
+describeEmulated('the decode kernels on the host', () => {
   it('are all there', () => {
     expect(instances.length).toBe(16)
   })
@@ -80,22 +60,8 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
   it.each(emulated(instances, 3))(
     'q$queries, $format, heads of $headDim: agrees with the reference',
     async ({ queries, format, headDim, defines }) => {
-      const program = join(folder, `${format}-${headDim}-${queries}`)
-      const emulation = join(kernels, 'tests/emulation')
-      const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
-      const args = [
-        '-std=c++20',
-        '-O1',
-        ...names,
-        `-I${folder}`,
-        `-I${emulation}`,
-        join(emulation, 'attention_decode.cpp'),
-        '-o',
-        program,
-      ]
-      const compiled = spawnSync('c++', args, { encoding: 'utf8' })
-      expect(compiled.status, compiled.stderr).toBe(0)
-      const [most, warps] = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number) as [number, number]
+      const program = await compile('attention_decode.cpp', defines)
+      const [most, warps] = (await run(program)).split(' ').map(Number) as [number, number]
       expect(most).toBe(queries)
       const random = new Random(headDim + queries)
       for (const { lengths, only, ...spec } of cases[queries]!) {
@@ -104,7 +70,7 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
         const problem = makeAttention(random, { format, headDim, ...spec, sequences })
         const parts = Math.ceil(((spec.heads / spec.keyHeads) * spec.newTokens) / queries)
         const shape = { keyHeads: spec.keyHeads, parts, blocks: spec.blocks, warps }
-        const out = run(program, problem, lengths, spec.newTokens, shape)
+        const out = await launch(program, problem, lengths, spec.newTokens, shape)
         const what = `${describeAttention(problem)}, ${spec.blocks} blocks`
         await compareAttention(what, out, problem, format === 'bf16' ? DECODE_BF16 : DECODE)
       }
@@ -113,13 +79,13 @@ describe.skipIf(!hasCompiler)('the decode kernels on the host', () => {
 })
 
 /** What a kernel's launch makes of a problem: the rows of sequences that aren't empty; those of the others must be zero. */
-function run(
+async function launch(
   program: string,
   { format: _, headDim = 128, heads, keyHeads, ...problem }: AttentionProblem,
   lengths: readonly number[],
   newTokens: number,
   shape: DecodeShape,
-): Uint16Array {
+): Promise<Uint16Array> {
   const { pagesOf, cache, q, qScale } = problem
   const plan = planDecode(
     lengths.map((length, s) => ({ length, pages: pagesOf[s]! })),
@@ -131,16 +97,8 @@ function run(
   const rows = lengths.flatMap((length) => new Array<boolean>(newTokens).fill(length > 0))
   const queries = spread(Uint8Array.from(q, f32ToE4m3Bits), rows, heads * headDim)
   const sizes = [heads, keyHeads, heads / keyHeads, newTokens, columns, shape.blocks, rows.length]
-  const parts = [queries, spread(qScale, rows, heads), cache, table, plan.runs, plan.pieces, plan.merges].flatMap(
-    (part) => [BigInt64Array.of(BigInt(part.byteLength)), part],
-  )
-  const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...parts]
-  const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))
-  writeFileSync(`${program}.in`, Buffer.concat(bytes))
-  const { status, stdout } = spawnSync(program, [`${program}.in`, `${program}.out`], { encoding: 'utf8' })
-  expect(status, stdout).toBe(0)
-  const found = readFileSync(`${program}.out`)
-  const all = new Uint16Array(found.buffer, found.byteOffset, found.length / 2)
+  const parts = [queries, spread(qScale, rows, heads), cache, table, plan.runs, plan.pieces, plan.merges]
+  const all = await runOn(program, sizes, headDim ** -0.5, parts)
   const width = heads * headDim
   const rowOf = (row: number) => all.subarray(row * width, (row + 1) * width)
   expect(rows.every((isThere, row) => isThere || rowOf(row).every((bits) => bits === 0))).toBe(true)

@@ -1,16 +1,9 @@
-import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { emulated } from './support.js'
+import { describe, it } from 'vitest'
+import { compile, describeEmulated, emulated, kernels, run } from './emulation.js'
 
-// The GEMMs on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a
-// warpgroup's instructions, clusters and the copy engine emulated, looks for races, and compares with the exact sum itself.
-
-const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
-const emulation = join(kernels, 'tests/emulation')
+// The GEMMs on the host; the programs compare with the exact sum themselves.
 
 /** One that is built, as its .cu file says, with all that is chosen at compile time. */
 interface Instance {
@@ -118,30 +111,10 @@ const families: readonly (readonly [name: string, instances: readonly Instance[]
   ['FP8 × FP8, BF16 × BF16', dense, 5],
 ]
 
-const hasCompiler =
-  spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
-if (!hasCompiler) console.log('skipped: the GEMMs on the host: needs c++ on x64 Linux')
-
-describe.skipIf(!hasCompiler)('the GEMMs on the host', () => {
-  let folder: string
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), 'fireq-gemm-'))
-    for (const name of readdirSync(kernels)) {
-      if (/\.(cuh|h)$/.test(name) && !existsSync(join(emulation, name)))
-        copyFileSync(join(kernels, name), join(folder, name))
-    }
-  })
-  afterAll(() => rmSync(folder, { recursive: true }))
-
+describeEmulated('the GEMMs on the host', () => {
   describe.each(families)('%s', (_, instances, step) => {
-    it.each(emulated(instances, step))('$name', ({ name, source, defines }) => {
-      const program = join(folder, name.replaceAll(/\W/g, '-'))
-      const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
-      const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, join(emulation, source)]
-      const compiled = spawnSync('c++', [...args, '-o', program], { encoding: 'utf8' })
-      expect(compiled.status, compiled.stderr).toBe(0)
-      const { status, stdout } = spawnSync(program, { encoding: 'utf8' })
-      expect(status, stdout).toBe(0)
+    it.each(emulated(instances, step))('$name', async ({ source, defines }) => {
+      await run(await compile(source, defines))
     })
   })
 })

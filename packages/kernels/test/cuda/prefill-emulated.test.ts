@@ -1,12 +1,10 @@
-import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { f32ToE4m3Bits } from '@fireq/formats'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { it } from 'vitest'
 import { planDirectPrefill, planPrefill } from '../../src/cuda/prefill-plan.js'
 import { Random } from '../conformance/random.js'
+import { compile, describeEmulated, emulated, kernels, type Part, runOn } from './emulation.js'
 import {
   type AttentionProblem,
   type AttentionSpec,
@@ -17,16 +15,6 @@ import {
   PREFILL,
   withNewTokensOf,
 } from './gpu/attention-problem.js'
-import { emulated } from './support.js'
-
-// The prefill kernels on the host: kernels/cuda/tests/emulation runs their threads as fibers, with a warp's and a warpgroup's
-// instructions emulated.
-
-const kernels = fileURLToPath(new URL('../../../../kernels/cuda', import.meta.url))
-const emulation = join(kernels, 'tests/emulation')
-const hasCompiler =
-  spawnSync('c++', ['--version']).status === 0 && process.arch === 'x64' && process.platform === 'linux'
-if (!hasCompiler) console.log('skipped: prefill kernels on the host: needs c++ on x64 Linux')
 
 const instances = [
   { format: 'symmetric', cache: 'kInt4Symmetric' },
@@ -59,30 +47,11 @@ const cases: readonly Case[] = [
   { heads: 1, keyHeads: 1, sequences: [[200, 90]], blocks: 1, kind: 'equal keys' },
 ]
 
-describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
-  let folder: string
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), 'fireq-prefill-'))
-    for (const name of readdirSync(kernels)) {
-      if (/\.(cuh|h)$/.test(name) && !existsSync(join(emulation, name)))
-        copyFileSync(join(kernels, name), join(folder, name))
-    }
-  })
-  afterAll(() => rmSync(folder, { recursive: true }))
-
-  const compile = (program: string, defines: Readonly<Record<string, string | number>>, main = 'attention_prefill') => {
-    const names = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`)
-    const source = join(emulation, `${main}.cpp`)
-    const args = ['-std=c++20', '-O2', ...names, `-I${folder}`, `-I${emulation}`, source, '-o', program]
-    const compiled = spawnSync('c++', args, { encoding: 'utf8' })
-    expect(compiled.status, compiled.stderr).toBe(0)
-  }
-
+describeEmulated('the prefill kernels on the host', () => {
   it.each(emulated([...instances, { ...instances[0]!, stages: 1 }], 3))(
     '$format, heads of $headDim, $stages stages: agree with the reference',
     async ({ format, cache, headDim, stages }) => {
-      const program = join(folder, `${format}-${headDim}-${stages}`)
-      compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: stages })
+      const program = await compile('attention_prefill.cpp', { FORMAT: cache, HEAD_DIM: headDim, STAGES: stages })
       const random = new Random(headDim + stages)
       for (const { sequences, blocks, ...spec } of cases) {
         const pairs = sequences.map(([length, newTokens]) => ({ length, newTokens }))
@@ -92,7 +61,7 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
           ...spec,
           sequences: pairs,
         })
-        const out = run(program, problem, blocks)
+        const out = await launch(program, problem, blocks)
         await compareAttention(`${describeAttention(problem)}, ${blocks} blocks`, out, problem, PREFILL)
       }
     },
@@ -105,8 +74,8 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
   it.each(emulated(chunks, 2))(
     '$format, heads of $headDim: new tokens from an E4M3 cache',
     async ({ format, cache, headDim }) => {
-      const program = join(folder, `${format}-${headDim}-chunk`)
-      compile(program, { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 })
+      const defines = { FORMAT: cache, HEAD_DIM: headDim, STAGES: 4, CHUNK: 1 }
+      const program = await compile('attention_prefill.cpp', defines)
       const random = new Random(headDim)
       const pairs = [
         [300, 140],
@@ -122,7 +91,7 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
       const old = makeAttention(random, { format, ...shape })
       const chunk = makeAttention(random, { ...shape, format: 'e4m3' })
       const mixed = withNewTokensOf(chunk, old)
-      const out = run(program, old, 3, chunk)
+      const out = await launch(program, old, 3, chunk)
       await compareAttention(`${describeAttention(old)}, new ones in E4M3`, out, mixed, PREFILL)
     },
   )
@@ -135,15 +104,16 @@ describe.skipIf(!hasCompiler)('the prefill kernels on the host', () => {
     },
   )
   it.each(direct)('BF16, heads of $headDim: agree with the reference', async ({ headDim, warps, stages }) => {
-    const program = join(folder, `bf16-${headDim}`)
-    compile(program, { HEAD_DIM: headDim, WARPS: warps, STAGES: stages }, 'attention_prefill_direct')
+    const defines = { HEAD_DIM: headDim, WARPS: warps, STAGES: stages }
+    const program = await compile('attention_prefill_direct.cpp', defines)
     const random = new Random(headDim)
     const wide: Case = { heads: 5, keyHeads: 1, sequences: [[40, 40]], blocks: 1 }
     const long: Case = { heads: 1, keyHeads: 1, sequences: [[32 * (2 * stages + 1), 9]], blocks: 1 }
     for (const { sequences, blocks: _, ...spec } of [...cases, wide, long]) {
       const pairs = sequences.map(([length, newTokens]) => ({ length, newTokens }))
       const problem = makeAttention(random, { format: 'bf16', headDim, ...spec, sequences: pairs })
-      await compareAttention(describeAttention(problem), runDirect(program, problem, 16 * warps), problem, DECODE_BF16)
+      const out = await launchDirect(program, problem, 16 * warps)
+      await compareAttention(describeAttention(problem), out, problem, DECODE_BF16)
     }
   })
 })
@@ -159,46 +129,35 @@ function tableOf({ pagesOf }: AttentionProblem, from: (sequence: number) => numb
 }
 
 /** What the two launches make of a problem; chunk: where the new tokens are. */
-function run(program: string, problem: AttentionProblem, blocks: number, chunk?: AttentionProblem): Uint16Array {
-  const { heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
+function launch(
+  program: string,
+  problem: AttentionProblem,
+  blocks: number,
+  chunk?: AttentionProblem,
+): Promise<Uint16Array> {
+  const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences } = problem
   const plan = planPrefill(sequences, heads, 128, blocks)
   const columns = Math.max(...pagesOf.map((pages) => pages.length))
   const sizes = [plan.tiles.length / 4, keyHeads, columns, plan.work.length / 4, heads, rows, plan.blocks]
   const caches = Uint8Array.from([...problem.cache, ...(chunk?.cache ?? [])])
-  const parts = [caches, tableOf(problem, () => 0), plan.tiles, Uint8Array.from(q, f32ToE4m3Bits), qScale, plan.work]
+  const parts: Part[] = [
+    caches,
+    tableOf(problem, () => 0),
+    plan.tiles,
+    Uint8Array.from(q, f32ToE4m3Bits),
+    qScale,
+    plan.work,
+  ]
   if (chunk !== undefined) parts.push(tableOf(chunk, (s) => sequences[s]!.length - sequences[s]!.newTokens))
-  return runProgram(program, problem, sizes, parts)
+  return runOn(program, sizes, headDim ** -0.5, parts)
 }
 
 /** What the kernel for BF16 caches makes of it. */
-function runDirect(program: string, problem: AttentionProblem, queries: number): Uint16Array {
-  const { heads, keyHeads, pagesOf, q, qScale, rows, sequences, cache } = problem
+function launchDirect(program: string, problem: AttentionProblem, queries: number): Promise<Uint16Array> {
+  const { headDim = 128, heads, keyHeads, pagesOf, q, qScale, rows, sequences, cache } = problem
   const work = planDirectPrefill(sequences, Math.floor((queries * keyHeads) / heads))
   const columns = Math.max(...pagesOf.map((pages) => pages.length))
   const sizes = [keyHeads, columns, work.length / 4, heads, rows]
-  return runProgram(program, problem, sizes, [
-    cache,
-    tableOf(problem, () => 0),
-    Uint8Array.from(q, f32ToE4m3Bits),
-    qScale,
-    work,
-  ])
-}
-
-type Part = Uint8Array | Int32Array | Float32Array
-
-function runProgram(
-  program: string,
-  { headDim = 128 }: AttentionProblem,
-  sizes: readonly number[],
-  parts: readonly Part[],
-) {
-  const behind = parts.flatMap((part) => [BigInt64Array.of(BigInt(part.byteLength)), part])
-  const input = [Int32Array.from(sizes), Float32Array.of(headDim ** -0.5), ...behind]
-  const bytes = input.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength))
-  writeFileSync(`${program}.in`, Buffer.concat(bytes))
-  const { status, stdout } = spawnSync(program, [`${program}.in`, `${program}.out`], { encoding: 'utf8' })
-  expect(status, stdout).toBe(0)
-  const found = readFileSync(`${program}.out`)
-  return new Uint16Array(found.buffer, found.byteOffset, found.length / 2)
+  const parts = [cache, tableOf(problem, () => 0), Uint8Array.from(q, f32ToE4m3Bits), qScale, work]
+  return runOn(program, sizes, headDim ** -0.5, parts)
 }

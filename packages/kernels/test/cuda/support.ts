@@ -21,8 +21,3 @@ export function fakeFactory(): FakeDriverFactory {
 }
 
 afterAll(() => factory?.close())
-
-/** Kernels to emulate on the host, seconds each: all with FIREQ_SLOW_TESTS=1, else every `step`-th. */
-export function emulated<T>(kernels: readonly T[], step: number): T[] {
-  return kernels.filter((_, i) => process.env.FIREQ_SLOW_TESTS === '1' || i % step === 0)
-}
