@@ -28,6 +28,10 @@ const shapes: readonly (readonly [m: number, n: number, k: number])[] = [
   [700, 2064, 1152],
   [1025, 4096, 512],
   [2047, 4096, 1024],
+  // A tile an SM of 192 or 256 features, on an H200.
+  [11, 17936, 256],
+  [30, 21616, 384],
+  [47, 25616, 2048],
   // Tiles that are cut among clusters, on an H200.
   [1100, 4096, 2048],
   [1300, 4096, 2048],

@@ -17,7 +17,7 @@ type Shape = readonly [m: number, n: number, k: number]
 
 const shapes: readonly Shape[] = [1, 9, 17, 33, 65, 129, 257, 300, 520, 800]
   .flatMap((m) =>
-    [144, 528, 1040, 2064, 3088, 4096, 6144, 12288].flatMap((n) =>
+    [144, 528, 1040, 2064, 3088, 4096, 6144, 12288, 17936, 25616].flatMap((n) =>
       [256, 1152, 2048, 4096, 8192, 16384].map((k) => [m, n, k] as const),
     ),
   )
