@@ -110,7 +110,7 @@ __device__ __forceinline__ void attend(const typename C::Block& block, const Que
         const float shrink = largest[e] == -kInfinity ? 1.f : ptx::exp2Fast(r.largest[e] - largest[e]);
 #pragma unroll
         for (int o = 0; o < Block::kSteps; o++) r.out[o][e] *= shrink, r.out[o][2 + e] *= shrink;
-        r.zeros[e] *= shrink;
+        r.zeros[e] *= shrink, r.zeros[2 + e] *= shrink;
         r.total[e] *= shrink;
         r.largest[e] = largest[e];
       }
@@ -127,27 +127,33 @@ __device__ __forceinline__ void attend(const typename C::Block& block, const Que
   }
 
   if constexpr (C::Layout::kIsInt4) {
-    uint32_t zeros[kKeys];
+    uint32_t zeros[kKeys][2];
     block.template valueZeros<kMasked>(length - position, zeros);
 #pragma unroll
     for (int half = 0; half < kKeys / 2; half++)
 #pragma unroll
       for (int n = 0; n < kTiles; n++) {
         const uint32_t numerators[2] = {p[n][2 * half], p[n][2 * half + 1]};
-        ptx::multiply<false>(running[n].zeros, zeros[2 * half], zeros[2 * half], zeros[2 * half + 1], zeros[2 * half + 1], numerators);
+        ptx::multiply<false>(running[n].zeros, zeros[2 * half][0], zeros[2 * half][1], zeros[2 * half + 1][0], zeros[2 * half + 1][1], numerators);
       }
   }
 #pragma unroll
   for (int half = 0; half < kKeys / 2; half++) block.template multiplyValues<kTiles>(half, p, running);
 }
 
-/// Over the lanes that have the same queries.
+/// Over the lanes that have the same queries: totals, and of a symmetric cache the zero points' share, the mean of its 16 rows.
 template <class Block>
 __device__ __forceinline__ void sumTotals(Running<Block>& r) {
+  constexpr bool kMean = Block::kFormat == KvFormat::kInt4Symmetric;
 #pragma unroll
-  for (int e = 0; e < 2; e++)
+  for (int e = 0; e < 2; e++) {
+    if (kMean) r.zeros[e] = (r.zeros[e] + r.zeros[2 + e]) * (1.f / 16);
 #pragma unroll
-    for (int other = 4; other < 32; other *= 2) r.total[e] += __shfl_xor_sync(~0u, r.total[e], other);
+    for (int other = 4; other < 32; other *= 2) {
+      r.total[e] += __shfl_xor_sync(~0u, r.total[e], other);
+      if (kMean) r.zeros[e] += __shfl_xor_sync(~0u, r.zeros[e], other);
+    }
+  }
 }
 
 /// The results of 8 queries, from registers: neighbouring lanes make pairs of channels, a query each.

@@ -146,19 +146,24 @@ struct Block {
     }
   }
 
-  /// INT4: the zero points of its values as operands of 16 tokens each.
+  /// INT4: the zero points of its values as operands of 8 tokens each, in a row lane / 4 and 8 rows further on. Symmetric: 8 on the average
+  /// of the rows. A row of eights would be summed up better than the codes are: tensor cores drop what small products have beside a
+  /// large sum, and products of 8 have three bits less. So rows have constants as different as codes.
   template <bool kMasked>
-  __device__ __forceinline__ void valueZeros(int left, uint32_t (&zeros)[kKeys]) const {
+  __device__ __forceinline__ void valueZeros(int left, uint32_t (&zeros)[kKeys][2]) const {
+    const uint32_t constant = 0x87765431u >> threadIdx.x / 4 % 8 * 4 & 15;
 #pragma unroll
     for (int i = 0; i < kKeys; i++) {
-      zeros[i] = 0x00080008u;
       if constexpr (kFormat == KvFormat::kInt4Asymmetric) {
         const int token = 8 * i + threadIdx.x % 4 * 2;
         const uint2 words = *reinterpret_cast<const uint2*>(scales() + token);
-        zeros[i] = ptx::permute(words.x, words.y, 0x4743) & 0x00ff00ffu;
+        uint32_t both = ptx::permute(words.x, words.y, 0x4743) & 0x00ff00ffu;
         // What lies beyond the length may be anything.
-        if (kMasked && token >= left) zeros[i] = 0;
-        if (kMasked && token + 1 >= left) zeros[i] &= 0xffffu;
+        if (kMasked && token >= left) both = 0;
+        if (kMasked && token + 1 >= left) both &= 0xffffu;
+        zeros[i][0] = zeros[i][1] = both;
+      } else {
+        zeros[i][0] = constant * 0x00010001u, zeros[i][1] = (16 - constant) * 0x00010001u;
       }
     }
   }
