@@ -26,7 +26,7 @@ import {
 } from './attention-shapes.js'
 import { startBaselines } from './baseline-process.js'
 import { copyBandwidth } from './copy-bandwidth.js'
-import { namesOf, wholeNumber, wholeNumbers } from './options.js'
+import { listOption, namesOf, wholeNumber, wholeNumbers } from './options.js'
 import { provenanceOf } from './provenance.js'
 
 interface AttentionOptions {
@@ -51,24 +51,38 @@ export function addAttentionBench(bench: Command, signal: AbortSignal): void {
     .description(
       "attention over an INT4 cache beside PyTorch's cuDNN and flash attention in BF16 (if python has it), on a GPU",
     )
-    .option('--heads <H/Hkv,…>', 'heads of queries and of keys and values', headList, HEADS)
-    .option('--prefill <NxM,…>', 'sequences × tokens, or none', shapeList('prefill'), PREFILLS)
-    .option('--decode <NxM,…>', 'sequences × tokens in the cache, or none', shapeList('decode'), DECODES)
-    .option(
-      '--mixes <names>',
-      `and for mixes of lengths as services had them: of ${MIX_NAMES.join(', ')}, or none`,
-      (text) => (text === 'none' ? [] : namesOf(MIX_NAMES)(text)),
-      MIX_NAMES,
+    .addOption(listOption('--heads <H/Hkv,…>', 'heads of queries and of keys and values', headList, HEADS, typedHeads))
+    .addOption(
+      listOption('--prefill <NxM,…>', 'sequences × tokens, or none', shapeList('prefill'), PREFILLS, typedShape),
+    )
+    .addOption(
+      listOption(
+        '--decode <NxM,…>',
+        'sequences × tokens in the cache, or none',
+        shapeList('decode'),
+        DECODES,
+        typedShape,
+      ),
+    )
+    .addOption(
+      listOption(
+        '--mixes <names>',
+        `and for mixes of lengths as services had them: of ${MIX_NAMES.join(', ')}, or none`,
+        (text) => (text === 'none' ? [] : namesOf(MIX_NAMES)(text)),
+        MIX_NAMES,
+      ),
     )
     .option('--traces <file>', 'and from a trace of requests (CSV or JSON lines, .gz too)')
     .option('--trace-batch <N>', 'sequences of that mix', wholeNumber, 64)
-    .option(
-      '--store <M,…>',
-      'tokens for the store kernel, or none',
-      (text) => (text === 'none' ? [] : wholeNumbers(text)),
-      STORES,
+    .addOption(
+      listOption(
+        '--store <M,…>',
+        'tokens for the store kernel, or none',
+        (text) => (text === 'none' ? [] : wholeNumbers(text)),
+        STORES,
+      ),
     )
-    .option('--formats <names>', `of ${FORMATS.join(', ')}`, namesOf(FORMATS), FORMATS)
+    .addOption(listOption('--formats <names>', `of ${FORMATS.join(', ')}`, namesOf(FORMATS), FORMATS))
     .option('--rounds <n>', 'turns of each contestant; the median counts', wholeNumber, 7)
     .option('--no-baselines', 'our kernels only')
     .option('--python <command>', 'the python that has PyTorch', 'python3')
@@ -116,6 +130,8 @@ async function runAttention(options: AttentionOptions, signal: AbortSignal): Pro
   process.stdout.write(`${[...lines, '', pc.dim(describeAttentionRun(result)), '', ...files].join('\n')}\n`)
 }
 
+const typedHeads = ({ heads, keyHeads }: HeadCounts): string => `${heads}/${keyHeads}`
+
 function headList(text: string): HeadCounts[] {
   return text.split(',').map((pair) => {
     const [, heads, keyHeads] = (/^(\d+)\/(\d+)$/.exec(pair) ?? []).map(Number)
@@ -125,6 +141,8 @@ function headList(text: string): HeadCounts[] {
     return { heads, keyHeads }
   })
 }
+
+const typedShape = ({ lengths }: AttentionShape): string => `${lengths.length}x${lengths[0]}`
 
 function shapeList(kind: AttentionShape['kind']): (text: string) => AttentionShape[] {
   return (text) => {

@@ -8,7 +8,7 @@ import { startBaselines } from './baseline-process.js'
 import { Baselines } from './baselines.js'
 import { benchFeedForwards } from './feed-forward.js'
 import { benchGemm, type GemmSettings } from './gemm.js'
-import { namesOf, wholeNumber, wholeNumbers } from './options.js'
+import { listOption, namesOf, wholeNumber, wholeNumbers } from './options.js'
 import { provenanceOf } from './provenance.js'
 import {
   describeMachine,
@@ -41,10 +41,10 @@ export function addBenchCommand(bench: Command, signal: AbortSignal): void {
     .description(
       "INT4 × FP8 linear layers beside cuBLASLt's FP8 and BF16 (through PyTorch, if python has it), on a GPU",
     )
-    .option('--models <names>', `of ${MODEL_NAMES.join(', ')}`, namesOf(MODEL_NAMES), MODEL_NAMES)
-    .option('--layers <names>', `of ${LAYERS.join(', ')}`, namesOf(LAYERS), LAYERS)
+    .addOption(listOption('--models <names>', `of ${MODEL_NAMES.join(', ')}`, namesOf(MODEL_NAMES), MODEL_NAMES))
+    .addOption(listOption('--layers <names>', `of ${LAYERS.join(', ')}`, namesOf(LAYERS), LAYERS))
     .option('--shapes <NxK,…>', 'these weights instead', shapeList)
-    .option('--tokens <M,…>', 'numbers of tokens', wholeNumbers, TOKENS)
+    .addOption(listOption('--tokens <M,…>', 'numbers of tokens', wholeNumbers, TOKENS))
     .option('--rounds <n>', 'turns of each contestant; the median counts', wholeNumber, 7)
     .addOption(new Option('--codes <range>', 'sym: −7…7, full: −8…7').choices(['sym', 'full']).default('sym'))
     .option('--no-baselines', 'our kernels only')

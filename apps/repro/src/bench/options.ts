@@ -1,6 +1,17 @@
-import { InvalidArgumentError } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
 
-// Parsers of options' values.
+// Options that are lists, and parsers of options' values.
+
+/** An option whose default, a list, is shown as one would type it. */
+export function listOption<T>(
+  flags: string,
+  description: string,
+  parse: (text: string) => readonly T[],
+  values: readonly T[],
+  typed: (value: T) => string = String,
+): Option {
+  return new Option(flags, description).argParser(parse).default(values, values.map(typed).join(','))
+}
 
 export function namesOf<T extends string>(known: readonly T[]): (text: string) => readonly T[] {
   return (text) =>
