@@ -340,10 +340,10 @@ describe('the command', () => {
   })
 
   it('says what it measures by default, as one would type it', async () => {
-    const { stdout } = await repro('bench', 'attention', '--help')
+    const { stdout } = await repro(['bench', 'attention', '--help'])
     for (const text of ['32/8,32/32', '16x1024,8x2048,4x4096,1x16384,1x65536', 'azure,mooncake', '1,16,128,1024'])
       expect(stdout).toContain(text)
-    expect((await repro('bench', 'gemm', '--help')).stdout).toContain('Llama-2-7B,Llama-2-13B,Llama-3-8B,Llama-3-70B')
+    expect((await repro(['bench', 'gemm', '--help'])).stdout).toContain('Llama-2-7B,Llama-2-13B,Llama-3-8B,Llama-3-70B')
   })
 
   it('names a trace that it can not read', async () => {
