@@ -147,7 +147,7 @@ struct Release {
   __device__ __forceinline__ Release(Shared& shared, const GroupRange& range, bool all = false)
       : empty(ptx::smemAddress(shared.empty)), last(all ? range.last : range.last - C::kStages * C::kBatch) {}
   __device__ __forceinline__ void operator()(int g, int stage) const {
-    __syncwarp();  // or else lanes may come one by one
+    __syncwarp();  // so that lanes come together
     if (g < last) ptx::barrierArrive(empty + stage * 8);
   }
 };
