@@ -10,6 +10,7 @@ const config: ViteUserConfig = defineConfig({
     include: ['packages/**/test/**/*.test.ts', 'apps/**/test/**/*.test.ts', 'tests/**/*.test.ts'],
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    maxWorkers: availableParallelism(), // one less is the default, which leaves one of two cores idle
     maxConcurrency: availableParallelism(), // of tests in a file that say that they may
   },
 })

@@ -17,6 +17,7 @@ describe.skipIf(!hasKernels || cudaStatus().usable)('the bundle for a machine wi
     folder = mkdtempSync(join(tmpdir(), 'fireq-bundle-'))
     const { status, stdout, stderr } = spawnSync(process.execPath, [
       script,
+      '--no-build', // of what other tests are using
       '--system-node',
       '--out',
       join(folder, 'gpu'),
