@@ -140,7 +140,7 @@ __device__ __forceinline__ Queries<Block> loadQueries(const AttentionDecodeParam
 template <class Block>
 struct Running {
   float out[Block::kSteps][4];  // see multiplyValues
-  float zeros[4];               // Σ p·zero, in rows, in Block::kUnit (INT4)
+  float zeros[4];               // Σ p·zero, in Block::kUnit (INT4), in every row; symmetric: until sumTotals, by the rows of valueZeros
   float largest[2], total[2];   // total: of a lane's keys
 };
 

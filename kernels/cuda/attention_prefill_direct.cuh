@@ -97,10 +97,7 @@ __device__ __forceinline__ void attentionPrefillDirect(const AttentionPrefillDir
   auto& shared = ptx::sharedMemory<typename C::Shared>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarps * 32);
-    }
+    beginRing(shared.full, shared.empty, C::kWarps * 32);
     ptx::barrierInitFence();
   }
   __syncthreads();

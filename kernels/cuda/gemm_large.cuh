@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "gemm_large_feed.cuh"
+#include "ring.cuh"
 #include "wgmma.cuh"
 
 namespace fireq {
@@ -279,10 +280,7 @@ __device__ __forceinline__ void gemmLarge(const GemmLargeParams& p) {
   auto& shared = ptx::sharedMemory<GemmLargeShared<C>>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kCluster * C::kWarpgroups * 128);
     for (int i = 0; i < C::kSlots; i++) ptx::barrierInit(ptx::smemAddress(&shared.staged[i]), C::kSlotResults * 4);
     ptx::barrierInit(ptx::smemAddress(&shared.left), C::kWarpgroups * 4);
     ptx::barrierInitFence();

@@ -17,6 +17,7 @@
 #include "kernel_info.h"
 #include "ptx.cuh"
 #include "rescaled.cuh"
+#include "ring.cuh"
 #include "wgmma.cuh"
 
 namespace fireq {
@@ -288,10 +289,7 @@ __device__ __forceinline__ void gemmMedium(const GemmSmallParams& p) {
   ptx::launchDependents();
   if (threadIdx.x == 0) {
     ptx::prefetchTensorMap(&p.x);
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kWarpgroups * 128);
     ptx::barrierInit(ptx::smemAddress(&shared.ready), max(1, (place.splits - 1) * C::kWarpgroups * 4));
     ptx::barrierInit(ptx::smemAddress(&shared.met), 1);
     ptx::barrierInit(ptx::smemAddress(&shared.residual), 128);

@@ -1,4 +1,5 @@
-// INT4 weights × FP8 activations for few tokens (M ≤ 32): D[M, N] = (x8 · diag(tokenScale))[M, K] · W[N, K]ᵀ in BF16.
+// INT4 weights × FP8 activations for few tokens (M ≤ 32, up to 64 where tiles of 256 features fill the SMs), in BF16:
+// D[M, N] = (x8 · diag(tokenScale))[M, K] · W[N, K]ᵀ.
 //
 // Reading the weights once is all the time there is, so everything serves that:
 //
@@ -327,10 +328,7 @@ __device__ __forceinline__ void gemmSmall(const GemmSmallParams& p) {
   const uint32_t met = ptx::smemAddress(&shared.met);
   const int myTiles = (C::kTiles - place.split + place.splits - 1) / place.splits;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kWarpgroups * 128);
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();
     if (place.splits > 1) ptx::barrierArriveExpect(met, myTiles * place.splits * 512);

@@ -10,6 +10,7 @@
 #include "int4.cuh"
 #include "kernel_info.h"
 #include "ptx.cuh"
+#include "ring.cuh"
 #include "sums_bf16.cuh"
 
 namespace fireq {
@@ -152,10 +153,7 @@ __device__ __forceinline__ void gemmW4a16(const GemmSmallParams& p) {
   const uint32_t met = ptx::smemAddress(&shared.met);
   const int myTiles = (C::kTiles - place.split + place.splits - 1) / place.splits;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kWarpgroups * 128);
     ptx::barrierInit(met, 1);
     ptx::barrierInitFence();
     if (place.splits > 1) ptx::barrierArriveExpect(met, myTiles * place.splits * 512);

@@ -163,10 +163,7 @@ __device__ __forceinline__ void gemmW4a16Large(const GemmW4a16LargeParams& p) {
   auto& shared = ptx::sharedMemory<GemmW4a16LargeShared<C>>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kCluster * C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kCluster * C::kWarpgroups * 128);
     for (int i = 0; i < C::kWarpgroups; i++) ptx::barrierInit(ptx::smemAddress(&shared.turns[i]), 4);
     ptx::barrierInitFence();
   }

@@ -5,6 +5,7 @@
 
 #include "epilogue.cuh"
 #include "ptx.cuh"
+#include "ring.cuh"
 #include "tile_order.cuh"
 
 namespace fireq {
@@ -49,10 +50,7 @@ __device__ __forceinline__ Shared& beginPlain() {
   auto& shared = ptx::sharedMemory<Shared>();
   ptx::launchDependents();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::kStages; i++) {
-      ptx::barrierInit(ptx::smemAddress(&shared.full[i]), 1);
-      ptx::barrierInit(ptx::smemAddress(&shared.empty[i]), C::kWarpgroups * 128);
-    }
+    beginRing(shared.full, shared.empty, C::kWarpgroups * 128);
     ptx::barrierInitFence();
   }
   __syncthreads();

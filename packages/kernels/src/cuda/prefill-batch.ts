@@ -23,7 +23,7 @@ export interface PrefillBatchOptions {
    * FP8, and earlier tokens' from the INT4 cache. Default: all are the INT4 cache's, as later steps will see them.
    */
   readonly chunk?: CudaKvCache
-  /** How many work for it at once, but over a BF16 cache. Default: all. */
+  /** How many work for it at once; not to be given with a BF16 cache. Default: all. */
   readonly multiprocessors?: number
 }
 
@@ -177,6 +177,7 @@ function planFor(
   const { multiprocessors } = cache.device.info
   if (most !== undefined) expectWhole(what, 'multiprocessors', most, 1, multiprocessors)
   if (tiles !== undefined) return planPrefill(sequences, numAttentionHeads, queries, most ?? multiprocessors)
+  expect(most === undefined, what, 'no multiprocessors with a BF16 cache', most ?? '')
   const group = numAttentionHeads / cache.spec.numKeyValueHeads
   expect(group <= queries, what, `at most ${queries} attention heads a key-value head of a BF16 cache`, group)
   const work = planDirectPrefill(sequences, Math.floor(queries / group))

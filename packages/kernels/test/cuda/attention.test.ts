@@ -9,7 +9,6 @@ import { PrefillBatch, type PrefillSequence } from '../../src/cuda/prefill-batch
 import type { CudaBuffer } from '../../src/cuda/resources.js'
 import { type RopeStoreKv, ropeStoreKv } from '../../src/cuda/rope-store-kv.js'
 import type { CudaStream } from '../../src/cuda/stream.js'
-import { loadAddon } from '../../src/native/load.js'
 import { type FakeDriver, nothing } from './fake-driver/fake-driver.js'
 import { layouts } from './kv-layout.js'
 import { describeFake, fakeFactory, hasKernels } from './support.js'
@@ -22,25 +21,6 @@ const symmetric: CudaKvCacheSpec = {
   format: { dtype: 'int4', symmetric: true, scale: 'bf16' },
 }
 const asymmetric: CudaKvCacheSpec = { ...symmetric, format: { dtype: 'int4', symmetric: false, scale: 'e4m3' } }
-
-it.skipIf(!hasKernels)('every attention kernel that a launcher names is in this build', () => {
-  const names = loadAddon()
-    .addon!.cudaKernels()
-    .map(({ name }) => name)
-    .filter((name) => name.startsWith('attention_'))
-  const dims = [64, 128].map((headDim) => `d${headDim}`)
-  const tiles = ['sym', 'asym', 'e4m3'].flatMap((format) => dims.map((dim) => `attention_tiles_${format}_${dim}`))
-  const chunks = ['sym', 'asym'].flatMap((format) => dims.map((dim) => `attention_tiles_chunk_${format}_${dim}`))
-  const attend = ['prefill', 'prefill_bf16'].flatMap((family) => dims.map((dim) => `attention_${family}_${dim}`))
-  const prefill = [...tiles, ...chunks, ...attend]
-  const caches = ['sym', 'asym', 'e4m3', 'bf16'].flatMap((format) =>
-    [64, 128].map((headDim) => `${format}_d${headDim}`),
-  )
-  const stores = caches.flatMap((cache) =>
-    ['store', 'decode_q8', 'decode_q16'].map((family) => `attention_${family}_${cache}`),
-  )
-  expect(names.sort()).toEqual([...stores, ...prefill].sort())
-})
 
 describeKernels('attention on a pretended GPU', () => {
   let driver: FakeDriver
@@ -482,6 +462,9 @@ describeKernels('attention on a pretended GPU', () => {
       await expect(
         PrefillBatch.create(stream, cache, { sequences, numAttentionHeads: 16, multiprocessors: 133 }),
       ).rejects.toThrow('from 1 to 132 but received 133')
+      await expect(
+        PrefillBatch.create(stream, bf16, { sequences, numAttentionHeads: 16, multiprocessors: 3 }),
+      ).rejects.toThrow('expected no multiprocessors with a BF16 cache but received 3')
       const batch = await makePrefill(cache, [{ pages: [1], length: 5, newTokens: 5 }])
       const op = { batch, layer: 0, ...operands(5, 16) }
       expect(() => attendPrefill(stream, { ...op, layer: 9 })).toThrow('expected a layer from 0 to 1 but received 9')
